@@ -1,0 +1,37 @@
+"""All models, by noun. Every row hangs on a project."""
+
+from labelapp.models.assignments import Assignment, Task
+from labelapp.models.labels import Demonstration, Ranking, RankingPlace
+from labelapp.models.people import Invite, Membership, Role, User
+from labelapp.models.projects import InstructionVersion, Project
+from labelapp.models.prompts import Prompt, PromptKind, Split, Upload, UseCase
+from labelapp.models.registry import ModelVersion, Run, RunInput, Snapshot, WorkerSign
+from labelapp.models.rounds import Round, Training
+from labelapp.models.samples import Sample
+
+__all__ = [
+    "Assignment",
+    "Demonstration",
+    "InstructionVersion",
+    "Invite",
+    "Membership",
+    "ModelVersion",
+    "Project",
+    "Prompt",
+    "PromptKind",
+    "Ranking",
+    "RankingPlace",
+    "Role",
+    "Round",
+    "Run",
+    "RunInput",
+    "Sample",
+    "Snapshot",
+    "Split",
+    "Task",
+    "Training",
+    "Upload",
+    "UseCase",
+    "User",
+    "WorkerSign",
+]

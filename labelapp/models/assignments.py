@@ -1,0 +1,121 @@
+"""Tasks and who works on them. Rows are the queue."""
+
+import uuid
+from typing import ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from labelapp.models.people import User
+from labelapp.models.projects import Project
+from labelapp.models.prompts import Prompt
+from labelapp.models.rounds import Round
+
+
+class Task(models.Model):
+    """Something to be labeled by ``overlap`` labelers.
+
+    ``taken`` (leased or submitted) and ``submitted`` are kept by a database trigger on
+    assignments, and a constraint refuses more than ``overlap``: never write them from Python.
+    """
+
+    class Kind(models.TextChoices):
+        DEMONSTRATION = "demonstration", "Demonstration"
+        RANKING = "ranking", "Ranking"
+
+    class State(models.TextChoices):
+        WAITING = "waiting", "Waiting for answers"
+        OPEN = "open", "Open"
+        CLOSED = "closed", "Closed"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="tasks")
+    round = models.ForeignKey(Round, models.PROTECT, related_name="tasks")
+    prompt = models.ForeignKey(Prompt, models.PROTECT, related_name="tasks")
+    kind = models.CharField(max_length=16, choices=Kind)
+    state = models.CharField(max_length=8, choices=State)
+    overlap = models.PositiveSmallIntegerField(default=1)
+    taken = models.PositiveSmallIntegerField(default=0, editable=False)
+    submitted = models.PositiveSmallIntegerField(default=0, editable=False)
+    position = models.PositiveIntegerField(help_text="Order within the round.")
+
+    class Meta:
+        ordering: ClassVar = ["round", "kind", "position"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["round", "kind", "prompt"], name="task_once"),
+            models.CheckConstraint(condition=Q(overlap__gte=1), name="task_overlap"),
+            models.CheckConstraint(condition=Q(taken__lte=F("overlap")), name="task_not_overfull"),
+            models.CheckConstraint(
+                condition=Q(submitted__lte=F("taken")), name="task_submitted_within_taken"
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["round", "kind", "position"],
+                condition=Q(state="open") & Q(taken__lt=F("overlap")),
+                name="task_next",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} task {self.pk}"
+
+
+class AssignmentQuerySet(models.QuerySet["Assignment"]):
+    def live(self) -> "AssignmentQuerySet":
+        """Leased and not yet run out."""
+        return self.filter(state=Assignment.State.LEASED, lease_until__gt=timezone.now())
+
+    def lapsed(self) -> "AssignmentQuerySet":
+        """Still marked as leased though the lease ran out."""
+        return self.filter(state=Assignment.State.LEASED, lease_until__lte=timezone.now())
+
+
+class Assignment(models.Model):
+    """One labeler's piece of work on one task; born at the claim, it keeps the draft."""
+
+    class State(models.TextChoices):
+        LEASED = "leased", "In work"
+        SUBMITTED = "submitted", "Submitted"
+        SURPLUS = "surplus", "Submitted late, kept beside"
+        LAPSED = "lapsed", "Lapsed"
+        SKIPPED = "skipped", "Skipped"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, models.CASCADE, related_name="assignments")
+    task = models.ForeignKey(Task, models.PROTECT, related_name="assignments")
+    labeler = models.ForeignKey(User, models.PROTECT, related_name="assignments")
+    state = models.CharField(max_length=10, choices=State, default=State.LEASED)
+    lease_until = models.DateTimeField()
+    shown_order = ArrayField(
+        models.BigIntegerField(), default=list, help_text="Sample ids as this labeler sees them."
+    )
+    draft = models.JSONField(default=dict)
+    draft_saved_at = models.DateTimeField(null=True)
+    active_ms = models.PositiveIntegerField(default=0)
+    skip_reason = models.CharField(max_length=200, blank=True)
+    claimed_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True)
+
+    objects = AssignmentQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-claimed_at"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["task", "labeler"], name="assignment_once"),
+            models.CheckConstraint(
+                condition=~Q(state="skipped") | ~Q(skip_reason=""), name="assignment_skip_reason"
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["labeler", "project"], condition=Q(state="leased"), name="assignment_own"
+            ),
+            models.Index(
+                fields=["lease_until"], condition=Q(state="leased"), name="assignment_lapsing"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} with {self.labeler}"

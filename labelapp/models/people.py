@@ -1,0 +1,72 @@
+"""People: who signs in, and what each may do in which project."""
+
+from typing import ClassVar
+
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from labelapp.models.projects import Project
+
+
+class User(AbstractUser):
+    """A person, or a simulated labeler that signs in like one."""
+
+    simulated = models.BooleanField(default=False, help_text="Not a person: drawn by a program.")
+
+    def __str__(self) -> str:
+        return self.get_full_name() or self.username
+
+
+class Role(models.TextChoices):
+    LABELER = "labeler", "Labeler"
+    RESEARCHER = "researcher", "Researcher"
+    ADMIN = "admin", "Admin"
+
+
+class Membership(models.Model):
+    """One person's one role in one project."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=16, choices=Role)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering: ClassVar = ["user__username"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "user"], name="membership_once"),
+            models.CheckConstraint(condition=Q(role__in=Role.values), name="membership_role"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.project}"
+
+
+class Invite(models.Model):
+    """A link that makes its first visitor a member. Only the token's hash is kept."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="invites")
+    role = models.CharField(max_length=16, choices=Role)
+    token_sha256 = models.CharField(max_length=64, unique=True)
+    note = models.CharField(max_length=120, blank=True, help_text="For whom it is meant.")
+    created_by = models.ForeignKey(User, models.PROTECT, related_name="invites_made")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    used_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="invites_used")
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(role__in=Role.values), name="invite_role"),
+        ]
+
+    def __str__(self) -> str:
+        return f"invite of a {self.role} to {self.project}"
+
+    @property
+    def live(self) -> bool:
+        """Whether the link still works."""
+        return self.used_at is None and self.expires_at > timezone.now()

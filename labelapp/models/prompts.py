@@ -1,0 +1,115 @@
+"""Prompts, and uploads of them that wait for a yes."""
+
+import hashlib
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+from labelapp.models.people import User
+from labelapp.models.projects import Project
+
+
+class PromptKind(models.TextChoices):
+    """InstructGPT's three kinds (appendix A.1)."""
+
+    PLAIN = "plain", "Plain"
+    FEW_SHOT = "few_shot", "Few-shot"
+    USER = "user", "User-based"
+
+
+class UseCase(models.TextChoices):
+    """InstructGPT's ten use cases (table 1)."""
+
+    GENERATION = "generation", "Generation"
+    OPEN_QA = "open_qa", "Open QA"
+    BRAINSTORMING = "brainstorming", "Brainstorming"
+    CHAT = "chat", "Chat"
+    REWRITE = "rewrite", "Rewrite"
+    SUMMARIZATION = "summarization", "Summarization"
+    CLASSIFICATION = "classification", "Classification"
+    OTHER = "other", "Other"
+    CLOSED_QA = "closed_qa", "Closed QA"
+    EXTRACT = "extract", "Extract"
+
+
+class Split(models.TextChoices):
+    TRAIN = "train", "Train"
+    VALID = "valid", "Valid"
+    TEST = "test", "Test"
+
+
+def text_fingerprint(text: str) -> str:
+    """SHA-256 of the text, white space folded and case dropped: equal means duplicate."""
+    return hashlib.sha256(" ".join(text.split()).casefold().encode()).hexdigest()
+
+
+class Prompt(models.Model):
+    """One prompt. Its split is decided once, by its author, and never changes."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="prompts")
+    kind = models.CharField(max_length=16, choices=PromptKind)
+    use_case = models.CharField(max_length=16, choices=UseCase)
+    author = models.CharField(max_length=80)
+    split = models.CharField(max_length=8, choices=Split)
+    text = models.TextField(help_text="The whole prompt as the model sees it.")
+    parts = models.JSONField(
+        default=dict,
+        help_text="few_shot: instruction, pairs, query; user: stated_use_case; plain: empty.",
+    )
+    fingerprint = models.CharField(max_length=64)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "fingerprint"], name="prompt_once"),
+            models.CheckConstraint(condition=Q(kind__in=PromptKind.values), name="prompt_kind"),
+            models.CheckConstraint(condition=Q(split__in=Split.values), name="prompt_split"),
+            models.CheckConstraint(
+                condition=Q(use_case__in=UseCase.values), name="prompt_use_case"
+            ),
+            models.CheckConstraint(condition=~Q(text=""), name="prompt_not_empty"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["project", "split", "kind", "use_case"], name="prompt_pick"),
+        ]
+
+    def __str__(self) -> str:
+        return self.text[:60]
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation that the model is given."""
+        return [{"role": "user", "content": self.text}]
+
+
+class Upload(models.Model):
+    """A parsed file of prompts or demonstrations, shown before anything of it is written.
+
+    ``rows`` holds what would be written, ``problems`` one entry per refused line:
+    ``{"line": int, "message": str, "duplicate": bool}``.
+    """
+
+    class Kind(models.TextChoices):
+        PROMPTS = "prompts", "Prompts"
+        DEMONSTRATIONS = "demonstrations", "Demonstrations"
+
+    class State(models.TextChoices):
+        PREVIEW = "preview", "Waiting for your decision"
+        APPLIED = "applied", "Added"
+        DISCARDED = "discarded", "Discarded"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="uploads")
+    kind = models.CharField(max_length=16, choices=Kind)
+    file_name = models.CharField(max_length=200)
+    rows = models.JSONField(default=list)
+    problems = models.JSONField(default=list)
+    state = models.CharField(max_length=12, choices=State, default=State.PREVIEW)
+    created_by = models.ForeignKey(User, models.PROTECT)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.file_name} ({self.kind})"
