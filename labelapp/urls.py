@@ -1,5 +1,10 @@
-"""Every address of the product."""
+"""Every address of the product, from one file per audience."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import include, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+urlpatterns = [
+    path("api/", include("labelapp.api.urls")),
+    path("", include("labelapp.views.urls_people")),
+    path("", include("labelapp.views.urls_work")),
+    path("", include("labelapp.views.urls_steering")),
+]

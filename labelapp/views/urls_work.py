@@ -1,0 +1,5 @@
+"""The labelers' pages."""
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []
