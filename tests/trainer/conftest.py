@@ -1,0 +1,26 @@
+"""The shared cast: two tiny models, built once a session."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.tiny import build_tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama: rotary positions, chat template, pad and end are one id."""
+    return build_tiny(tmp_path_factory.mktemp("tiny") / "llama", "llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2: absolute positions, no chat template, no pad token."""
+    return build_tiny(tmp_path_factory.mktemp("tiny") / "gpt2", "gpt2")
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def tiny_model(request: pytest.FixtureRequest) -> Path:
+    """Each of the two in turn."""
+    folder: Path = request.getfixturevalue(f"tiny_{request.param}")
+    return folder
