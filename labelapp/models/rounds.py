@@ -32,6 +32,11 @@ class Round(models.Model):
     temperature = models.FloatField(default=1.0)
     max_new_tokens = models.PositiveIntegerField(default=128, help_text="Longest answer, tokens.")
     overlap = models.PositiveSmallIntegerField(default=1, help_text="Labelers per ranking task.")
+    overlap_tasks = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Ranking tasks with that overlap, the rest have 1; empty: all.",
+    )
     seed = models.PositiveIntegerField(default=0)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True)
     created_at = models.DateTimeField(auto_now_add=True)
