@@ -1,0 +1,144 @@
+"""Handing in: the label and the assignment's state in one transaction; a retry is safe."""
+
+from typing import TypeVar
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from labelapp.errors import BadInput, StateConflict
+from labelapp.models import (
+    Assignment,
+    Demonstration,
+    Ranking,
+    RankingPlace,
+    Task,
+    User,
+)
+from labelapp.services.assignments import active_ms_bounded, assignment_lock
+
+LETTERS = "ABCDEFGHI"
+TEXT_LIMIT = 60_000
+Label = TypeVar("Label", Demonstration, Ranking)
+
+
+def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Label | None:
+    """The label that an earlier try of the same submit made."""
+    label = model.objects.filter(client_id=client_id).first()
+    if label is not None and label.assignment_id != assignment.pk:
+        raise BadInput(
+            "This submit belongs to another task; reload the page.",
+            fields={"client_id": "Used for another task."},
+        )
+    if label is None and assignment.state in (
+        Assignment.State.SUBMITTED,
+        Assignment.State.SURPLUS,
+    ):
+        raise StateConflict("You have handed in this task already, in another window perhaps.")
+    if label is None and assignment.state == Assignment.State.SKIPPED:
+        raise StateConflict("You have skipped this task; it went to others.")
+    return label
+
+
+def _close(assignment: Assignment, active_ms: int | None) -> bool:
+    """Mark as handed in; True where the place had gone to others, so the label is surplus."""
+    task = Task.objects.select_for_update().get(pk=assignment.task_id)
+    held = assignment.state == Assignment.State.LEASED
+    surplus = not held and task.taken >= task.overlap
+    assignment.state = Assignment.State.SURPLUS if surplus else Assignment.State.SUBMITTED
+    assignment.active_ms = active_ms_bounded(assignment, active_ms)
+    assignment.ended_at = timezone.now()
+    assignment.save(update_fields=["state", "active_ms", "ended_at"])
+    return surplus
+
+
+def _expect_kind(assignment: Assignment, kind: str) -> None:
+    if assignment.task.kind != kind:
+        raise BadInput(f"This task is a {assignment.task.kind}, not a {kind}.")
+
+
+@transaction.atomic
+def demonstration_submit(
+    *, assignment_id: UUID, labeler: User, text: str, client_id: UUID, active_ms: int | None = None
+) -> Demonstration:
+    """Store a written completion. The same ``client_id`` again gives the same row."""
+    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
+    _expect_kind(assignment, Task.Kind.DEMONSTRATION)
+    earlier = _earlier(Demonstration, assignment, client_id)
+    if earlier is not None:
+        return earlier
+    text = text.strip()
+    if not text:
+        raise BadInput("Write an answer before you submit.", fields={"text": "Empty."})
+    if len(text) > TEXT_LIMIT or "\x00" in text:
+        raise BadInput(
+            f"The answer must be plain text of at most {TEXT_LIMIT:,} characters.",
+            fields={"text": "Too long or not text."},
+        )
+    surplus = _close(assignment, active_ms)
+    return Demonstration.objects.create(
+        project_id=assignment.project_id,
+        prompt_id=assignment.task.prompt_id,
+        assignment=assignment,
+        labeler=labeler,
+        source=Demonstration.Source.LABELER,
+        text=text,
+        client_id=client_id,
+        active_ms=assignment.active_ms,
+        surplus=surplus,
+        simulated=labeler.simulated,
+    )
+
+
+def groups_checked(groups: list[list[str]], k: int) -> list[list[str]]:
+    """Groups of letters, best first, each of the first ``k`` letters in exactly one."""
+    placed = [letter for group in groups for letter in group]
+    unknown = sorted(set(placed) - set(LETTERS[:k]))
+    if unknown:
+        raise BadInput(f"There is no answer {unknown[0]}.", fields={"groups": "Unknown letter."})
+    if len(placed) != len(set(placed)):
+        raise BadInput("An answer stands in two places.", fields={"groups": "Placed twice."})
+    missing = [letter for letter in LETTERS[:k] if letter not in placed]
+    if missing:
+        raise BadInput(
+            f"Place every answer before you submit: {', '.join(missing)} not placed yet.",
+            fields={"groups": "Not all placed."},
+        )
+    return [group for group in groups if group]
+
+
+@transaction.atomic
+def ranking_submit(
+    *,
+    assignment_id: UUID,
+    labeler: User,
+    groups: list[list[str]],
+    client_id: UUID,
+    active_ms: int | None = None,
+) -> Ranking:
+    """Store a whole ranking; ``groups`` are letters as shown, best first, a group is a tie."""
+    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
+    _expect_kind(assignment, Task.Kind.RANKING)
+    earlier = _earlier(Ranking, assignment, client_id)
+    if earlier is not None:
+        return earlier
+    groups = groups_checked(groups, len(assignment.shown_order))
+    surplus = _close(assignment, active_ms)
+    ranking = Ranking.objects.create(
+        project_id=assignment.project_id,
+        task_id=assignment.task_id,
+        assignment=assignment,
+        labeler=labeler,
+        client_id=client_id,
+        active_ms=assignment.active_ms,
+        surplus=surplus,
+        simulated=labeler.simulated,
+    )
+    group_of = {letter: i for i, group in enumerate(groups) for letter in group}
+    RankingPlace.objects.bulk_create(
+        RankingPlace(
+            ranking=ranking, sample_id=sample_id, group=group_of[LETTERS[shown]], shown=shown
+        )
+        for shown, sample_id in enumerate(assignment.shown_order)
+    )
+    return ranking
