@@ -1,5 +1,16 @@
 """The JSON API, one module per audience."""
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from labelapp.api import work
+
+_assignment = "p/<slug:slug>/assignments/<uuid:assignment_id>/"
+
+urlpatterns: list[URLPattern] = [
+    path("p/<slug:slug>/next/", work.NextView.as_view(), name="api-next"),
+    path(_assignment, work.AssignmentDetailView.as_view(), name="api-assignment"),
+    path(f"{_assignment}draft/", work.DraftView.as_view(), name="api-draft"),
+    path(f"{_assignment}heartbeat/", work.HeartbeatView.as_view(), name="api-heartbeat"),
+    path(f"{_assignment}submit/", work.SubmitView.as_view(), name="api-submit"),
+    path(f"{_assignment}skip/", work.SkipView.as_view(), name="api-skip"),
+]

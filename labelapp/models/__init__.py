@@ -1,6 +1,6 @@
 """All models, by noun. Every row hangs on a project."""
 
-from labelapp.models.assignments import Assignment, Task
+from labelapp.models.assignments import LETTERS, Assignment, Task
 from labelapp.models.labels import Demonstration, Ranking, RankingPlace
 from labelapp.models.people import Invite, Membership, Role, User
 from labelapp.models.projects import InstructionVersion, Project
@@ -10,6 +10,7 @@ from labelapp.models.rounds import Round, Training
 from labelapp.models.samples import Sample
 
 __all__ = [
+    "LETTERS",
     "Assignment",
     "Demonstration",
     "InstructionVersion",

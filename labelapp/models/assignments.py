@@ -13,6 +13,8 @@ from labelapp.models.projects import Project
 from labelapp.models.prompts import Prompt
 from labelapp.models.rounds import Round
 
+LETTERS = "ABCDEFGHI"  # the names of up to nine answers on a page, in shown order
+
 
 class Task(models.Model):
     """Something to be labeled by ``overlap`` labelers.

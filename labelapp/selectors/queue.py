@@ -8,9 +8,7 @@ from uuid import UUID
 from django.db.models import Count, Exists, F, OuterRef
 
 from labelapp.errors import NotFound
-from labelapp.models import Assignment, Project, Round, Sample, Task, User
-
-LETTERS = "ABCDEFGHI"
+from labelapp.models import LETTERS, Assignment, Project, Round, Sample, Task, User
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
+    LETTERS,
     Assignment,
     Demonstration,
     Ranking,
@@ -17,7 +18,6 @@ from labelapp.models import (
 )
 from labelapp.services.assignments import active_ms_bounded, assignment_lock
 
-LETTERS = "ABCDEFGHI"
 TEXT_LIMIT = 60_000
 Label = TypeVar("Label", Demonstration, Ranking)
 

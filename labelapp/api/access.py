@@ -1,0 +1,21 @@
+"""What every API view of a project shares."""
+
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from labelapp.models import Membership, Role
+from labelapp.selectors.access import membership_get
+
+
+class ProjectView(APIView):
+    """An API view under ``p/<slug>/``; sets ``self.membership`` or refuses."""
+
+    roles: ClassVar[Collection[Role] | None] = None
+    membership: Membership
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        self.membership = membership_get(user=request.user, slug=kwargs["slug"], roles=self.roles)

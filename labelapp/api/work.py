@@ -1,0 +1,134 @@
+"""The labelers' API: next task, draft, sign of life, submit, skip."""
+
+from dataclasses import asdict
+from typing import Any, ClassVar
+from uuid import UUID
+
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from labelapp.api.access import ProjectView
+from labelapp.models import Assignment, Role, Task, User
+from labelapp.selectors.queue import assignment_get, assignment_view
+from labelapp.services.assignments import (
+    assignment_claim_next,
+    assignment_draft_save,
+    assignment_heartbeat,
+    assignment_skip,
+)
+from labelapp.services.labels import demonstration_submit, ranking_submit
+
+ACTIVE_MS_LIMIT = 7 * 24 * 3600 * 1000
+
+
+class NextInput(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(choices=Task.Kind.choices, required=False)
+
+
+class DraftInput(serializers.Serializer[Any]):
+    draft = serializers.DictField()
+    active_ms = serializers.IntegerField(min_value=0, max_value=ACTIVE_MS_LIMIT, required=False)
+
+
+class SkipInput(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=200)
+
+
+class SubmitInput(serializers.Serializer[Any]):
+    client_id = serializers.UUIDField()
+    active_ms = serializers.IntegerField(min_value=0, max_value=ACTIVE_MS_LIMIT, required=False)
+    text = serializers.CharField(required=False, trim_whitespace=False)
+    groups = serializers.ListField(
+        child=serializers.ListField(child=serializers.CharField(max_length=1), max_length=9),
+        max_length=9,
+        required=False,
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("text" in attrs) == ("groups" in attrs):
+            raise serializers.ValidationError(
+                {"text": "Send either text (a demonstration) or groups (a ranking)."}
+            )
+        return attrs
+
+
+def assignment_json(assignment: Assignment) -> dict[str, Any]:
+    """The assignment as the page sees it."""
+    return asdict(assignment_view(assignment))
+
+
+class LabelerView(ProjectView):
+    """A view for labelers; ``self.labeler`` is who asks."""
+
+    roles: ClassVar = (Role.LABELER,)
+
+    @property
+    def labeler(self) -> User:
+        return self.membership.user
+
+    def checked(self, serializer: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
+        checked = serializer(data=data)
+        checked.is_valid(raise_exception=True)
+        return checked.validated_data
+
+    def own(self, assignment_id: UUID) -> Assignment:
+        """The assignment, if it is this labeler's and in this project."""
+        return assignment_get(
+            labeler=self.labeler, project=self.membership.project, assignment_id=assignment_id
+        )
+
+
+class NextView(LabelerView):
+    def post(self, request: Request, slug: str) -> Response:
+        data = self.checked(NextInput, request.data)
+        claimed = assignment_claim_next(
+            project=self.membership.project, labeler=self.labeler, kind=data.get("kind")
+        )
+        if claimed is None:
+            return Response({"assignment": None, "message": "There is nothing to do right now."})
+        return Response({"assignment": assignment_json(self.own(claimed.pk)), "message": ""})
+
+
+class AssignmentDetailView(LabelerView):
+    def get(self, request: Request, slug: str, assignment_id: UUID) -> Response:
+        return Response(assignment_json(self.own(assignment_id)))
+
+
+class DraftView(LabelerView):
+    def put(self, request: Request, slug: str, assignment_id: UUID) -> Response:
+        data = self.checked(DraftInput, request.data)
+        saved = assignment_draft_save(
+            assignment_id=self.own(assignment_id).pk, labeler=self.labeler, **data
+        )
+        return Response({"saved_at": saved.draft_saved_at})
+
+
+class HeartbeatView(LabelerView):
+    def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
+        held = assignment_heartbeat(assignment_id=self.own(assignment_id).pk, labeler=self.labeler)
+        return Response({"lease_until": held.lease_until})
+
+
+class SkipView(LabelerView):
+    def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
+        data = self.checked(SkipInput, request.data)
+        skipped = assignment_skip(
+            assignment_id=self.own(assignment_id).pk, labeler=self.labeler, reason=data["reason"]
+        )
+        return Response({"state": skipped.state})
+
+
+class SubmitView(LabelerView):
+    throttle_scope = "submit"
+
+    def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
+        data = self.checked(SubmitInput, request.data)
+        asked = {"assignment_id": self.own(assignment_id).pk, "labeler": self.labeler}
+        label = (
+            demonstration_submit(**asked, **data)
+            if "text" in data
+            else ranking_submit(**asked, **data)
+        )
+        state = Assignment.State.SURPLUS if label.surplus else Assignment.State.SUBMITTED
+        return Response({"state": state, "label_id": label.pk})

@@ -1,0 +1,27 @@
+"""Errors that a person can act on become pages."""
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from labelapp.errors import LabelappError
+
+_TEMPLATES = {400: "400.html", 403: "403.html", 404: "404.html", 409: "409.html"}
+
+
+class ErrorPages:
+    """Render a LabelappError raised by a view as its designed page; the API has its own."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Django calls this for what a view raised; None leaves it to the 500 page."""
+        if not isinstance(error, LabelappError):
+            return None
+        template = _TEMPLATES.get(error.status, "409.html")
+        return render(request, template, {"message": error.message}, status=error.status)
