@@ -36,7 +36,7 @@ def store(settings: django_settings, tmp_path: Path) -> Path:
 @pytest.fixture
 def process_environment(
     settings: django_settings, transactional_db: None
-) -> Iterator[dict[str, str]]:
+) -> dict[str, str]:
     """The environment with which a child process (a worker, a command) works on the test database and broker."""
     database = django_settings.DATABASES["default"]
     base = os.environ["DATABASE_URL"].rsplit("/", 1)[0]
