@@ -1,0 +1,202 @@
+"""The mathematics of the three stages: tensors in, tensors out, nothing else.
+
+Shapes: B sequences, T positions, K answers of one ranking. A mask is boolean and true at real
+positions. Padded positions are replaced by zero before anything is computed from them, so that
+whatever a model put there (infinities included) reaches neither a loss nor a gradient.
+
+A loss that is a mean takes the number to divide by as an argument: the caller counts over the
+whole optimiser step, so that the sum over micro-batches is the loss of the undivided batch.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KLEstimator = Literal["k1", "k2", "k3"]
+
+
+def real(values: Tensor, mask: Tensor) -> Tensor:
+    """``values`` with zero at padded positions; the gradient there is exactly zero too."""
+    return torch.where(mask, values, values.new_zeros(()))
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over real positions, a scalar; 0 where there is none."""
+    return real(values, mask).sum() / mask.sum().clamp(min=1)
+
+
+def masked_whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
+    """``values`` [B, T] scaled to variance 1 over real positions; padded positions are 0.
+
+    The variance is the biased one (divided by n). With ``shift_mean`` the mean becomes 0,
+    without it the mean stays what it was. Call it on the whole rollout batch.
+    """
+    mean = masked_mean(values, mask)
+    variance = masked_mean((values - mean) ** 2, mask)
+    white = (values - mean) * torch.rsqrt(variance + 1e-8)
+    return real(white if shift_mean else white + mean, mask)
+
+
+# ---- supervised fine-tuning, and the pretraining term of PPO-ptx --------------------------
+
+
+def token_loss(logprobs: Tensor, mask: Tensor, tokens: int) -> Tensor:
+    """Cross-entropy, a scalar: minus the sum of ``logprobs`` over ``mask``, divided by ``tokens``.
+
+    ``tokens`` is the number of target tokens in the whole optimiser step.
+    """
+    return -real(logprobs, mask).sum() / tokens
+
+
+# ---- reward model -------------------------------------------------------------------------
+
+
+def untied_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
+    """[B, K, K], true at (i, j) where answer i of a ranking was placed above answer j.
+
+    ``ranks`` [B, K]: 0 is best, equal is a tie; ``mask`` [B, K] is false where a ranking has
+    fewer than K answers.
+    """
+    above = ranks[:, :, None] < ranks[:, None, :]
+    return above & mask[:, :, None] & mask[:, None, :]
+
+
+def ranking_loss(scores: Tensor, ranks: Tensor, mask: Tensor, rankings: int) -> Tensor:
+    """K-wise ranking loss (InstructGPT equation 1), a scalar; all arguments [B, K].
+
+    Each ranking contributes the mean of -log sigmoid(score of better - score of worse) over its
+    untied pairs, so a ranking of 9 weighs as much as a ranking of 4; one with no untied pair
+    contributes nothing. The sum is divided by ``rankings``, the number of rankings with at least
+    one untied pair in the whole optimiser step.
+    """
+    pairs = untied_pairs(ranks, mask)
+    scores = real(scores, mask)
+    losses = real(F.softplus(scores[:, None, :] - scores[:, :, None]), pairs)
+    return (losses.sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)).sum() / max(rankings, 1)
+
+
+def calibration_error(probabilities: Tensor, outcomes: Tensor, bins: int = 10) -> Tensor:
+    """Expected calibration error, a scalar: both arguments [N], outcomes 0 or 1.
+
+    Mean over ``bins`` equal bins of |mean probability - rate of outcomes|, weighted by count.
+    """
+    index = (probabilities * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins, dtype=probabilities.dtype).index_add(0, index, probabilities - outcomes)
+    return gap.abs().sum() / max(len(probabilities), 1)
+
+
+# ---- PPO ----------------------------------------------------------------------------------
+
+
+def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: KLEstimator = "k1") -> Tensor:
+    """Per-token estimate of KL(policy || reference) in nats from samples of the policy.
+
+    k1 is unbiased and can be negative; k2 is never negative but biased; k3 is both unbiased and
+    never negative (Schulman, "Approximating KL divergence").
+    """
+    delta = logprobs - reference
+    if estimator == "k1":
+        return delta
+    if estimator == "k2":
+        return delta**2 / 2
+    return torch.exp(-delta) - 1 + delta
+
+
+def shape_rewards(
+    scores: Tensor, logprobs: Tensor, reference: Tensor, mask: Tensor, kl_coef: float
+) -> Tensor:
+    """Reward of every response token [B, T] (InstructGPT equation 2, first two terms).
+
+    ``scores`` [B] is added once, at the last real token; every token pays
+    ``kl_coef * (logprobs - reference)``. The sum of a row is score - kl_coef * KL of the answer.
+    """
+    rewards = -kl_coef * real(kl_estimate(logprobs, reference), mask)
+    last = mask.sum(1, keepdim=True).clamp(min=1) - 1
+    return rewards.scatter_add(1, last, scores[:, None].to(rewards.dtype))
+
+
+class Advantages(NamedTuple):
+    """What generalised advantage estimation gives, 0 at padded positions."""
+
+    advantages: Tensor  # [B, T]
+    returns: Tensor  # [B, T] targets of the value model
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Advantages:
+    """Generalised advantage estimation (arXiv 1506.02438); arguments [B, T], padded on the right.
+
+    ``values`` [:, t] is the value of the state in which token t was chosen; after the last real
+    token the value is 0.
+    """
+    rewards, values = real(rewards, mask), real(values, mask)
+    advantages = torch.zeros_like(rewards)
+    following_value = torch.zeros_like(rewards[:, 0])
+    following = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * following_value - values[:, t]
+        following = delta + gamma * lam * following
+        advantages[:, t] = following
+        following_value = values[:, t]
+    advantages = real(advantages, mask)
+    return Advantages(advantages, real(advantages + values, mask))
+
+
+class PolicyLoss(NamedTuple):
+    """Scalars; the last two carry no gradient and are divided by ``tokens`` like the loss."""
+
+    loss: Tensor
+    clip_fraction: Tensor
+    approx_kl: Tensor
+
+
+def policy_loss(
+    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float, tokens: int
+) -> PolicyLoss:
+    """PPO's clipped surrogate (arXiv 1707.06347 equation 7), to minimise; arguments [B, T]."""
+    log_ratio = real(logprobs - old, mask)
+    ratio = torch.exp(log_ratio)
+    advantages = real(advantages, mask)
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    loss = -torch.minimum(ratio * advantages, clipped * advantages).sum() / tokens
+    with torch.no_grad():
+        outside = real(((ratio - 1).abs() > clip).float(), mask).sum() / tokens
+        approx_kl = kl_estimate(torch.zeros_like(log_ratio), log_ratio, "k3").sum() / tokens
+    return PolicyLoss(loss, outside, approx_kl)
+
+
+def value_loss(
+    values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float, tokens: int
+) -> Tensor:
+    """Half the larger of the clipped and unclipped squared errors, a scalar; arguments [B, T]."""
+    values, old, returns = real(values, mask), real(old, mask), real(returns, mask)
+    clipped = old + (values - old).clamp(-clip, clip)
+    worse = torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+    return real(worse, mask).sum() / (2 * tokens)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(returns - values) / Var(returns) over real positions, a scalar; 1 is perfect."""
+
+    def variance(x: Tensor) -> Tensor:
+        return masked_mean((x - masked_mean(x, mask)) ** 2, mask)
+
+    return 1 - variance(returns - values) / variance(returns).clamp(min=1e-8)
+
+
+def adapted_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizon: int) -> float:
+    """The adaptive KL coefficient of arXiv 1909.08593 section 2.2, after ``episodes`` more.
+
+    ``kl`` and ``target`` are nats per answer: sums over its tokens, never means.
+    """
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return kl_coef * (1 + error * episodes / horizon)
+
+
+@torch.no_grad()
+def ema_update(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
+    """average <- decay * average + (1 - decay) * current, in place."""
+    for mean, now in zip(average, current, strict=True):
+        mean.lerp_(now.to(mean.dtype), 1 - decay)
