@@ -49,9 +49,6 @@ LABELAPP_PORT = env.integer(
 LABELAPP_BIND = env.text("LABELAPP_BIND", "Address the web server listens on.", "127.0.0.1")
 WEB_WORKERS = env.integer("WEB_WORKERS", "Web server processes.", 2, lowest=1, highest=256)
 WEB_THREADS = env.integer("WEB_THREADS", "Threads in each web server process.", 4, lowest=1)
-WORKER_CONCURRENCY = env.integer(
-    "WORKER_CONCURRENCY", "Tasks a `worker` runs side by side.", 2, lowest=1
-)
 
 # --- secrets and who may ask
 

@@ -1,0 +1,16 @@
+"""What gunicorn is told; read as `gunicorn --config python:labelapp.webserver`."""
+
+from labelapp import settings
+
+bind = f"{settings.LABELAPP_BIND}:{settings.LABELAPP_PORT}"
+workers = settings.WEB_WORKERS
+worker_class = "gthread"
+threads = settings.WEB_THREADS
+timeout = 60
+graceful_timeout = 8
+keepalive = 5
+accesslog = "-" if settings.LABELAPP_MODE == "production" else None
+errorlog = "-"
+# who may send X-Forwarded-*: the proxy beside us, whose address inside its network is not known beforehand
+forwarded_allow_ips = "*" if settings.TRUST_PROXY_TLS else "127.0.0.1,::1"
+worker_tmp_dir = "/dev/shm"
