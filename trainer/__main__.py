@@ -1,0 +1,67 @@
+"""``python -m trainer STAGE --config FILE``: run one stage; the exit code says how it ended.
+
+The settings name the run folder (``out``); what it holds is told in ``trainer.stage_io``. Exit
+codes are those of ``trainer.errors``; 0 is success, also when the folder was finished before.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from trainer.config import STAGES, load_config
+from trainer.errors import TrainerError
+from trainer.stage_io import open_run
+
+MODULES = {stage: f"trainer.{stage}" for stage in STAGES} | {"text": "trainer.draw_text"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stage that the command line names; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    parser.add_argument("stage", choices=list(STAGES))
+    parser.add_argument("--config", type=Path, required=True, help="settings, a JSON object")
+    args = parser.parse_args(argv)
+    try:
+        _run(args.stage, args.config)
+    except TrainerError as error:
+        print(f"{args.stage}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _run(stage: str, path: Path) -> None:
+    with open_run(_named_out(path) or load_config(stage, path).out) as run:
+        if run.finished:
+            print(f"{run.out} is finished already; nothing to do.", file=sys.stderr)
+            return
+        config = load_config(stage, path)
+        _quiet()
+        importlib.import_module(MODULES[stage]).run(config, run)
+
+
+def _named_out(path: Path) -> str | None:
+    """The run folder, also of settings that are wrong elsewhere: their error belongs in it."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    out = plain.get("out") if isinstance(plain, dict) else None
+    return out if isinstance(out, str) and out else None
+
+
+def _quiet() -> None:
+    """Keep the libraries' own bars and advice out of the run's log."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers.utils import logging  # after the environment is set, which it reads
+
+    logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,292 @@
+"""What every stage does around its run folder: lock, signals, figures, errors, model folders.
+
+A run folder holds config.json (the caller's), .lock, metrics.jsonl, checkpoints/, model/ and,
+last, manifest.json; error.json {code, message} after a clean failure. A second process on the
+same folder ends with FolderBusy; a folder with a manifest is finished and left as it is.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+
+from trainer.errors import DiskFull, FolderBusy, Stopped, TrainerError
+from trainer.records import MANIFEST, Manifest, file_sha256, write_atomic, write_manifest
+
+METRICS = "metrics.jsonl"
+ERROR = "error.json"
+MODEL = "model"
+PARENT_VARIABLE = "LABELAPP_PARENT_PID"
+_NOT_CONTENT = {MANIFEST, ERROR, METRICS, "config.json", "log.txt", "checkpoints"}
+_PR_SET_PDEATHSIG = 1
+
+
+class Run:
+    """One run folder while its stage writes it.
+
+    ``stop_requested`` turns true on SIGTERM (or the first Ctrl-C): the stage then writes a
+    checkpoint and calls ``stop``. ``finished`` says that the manifest was already there.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.stop_requested = False
+        self.finished = (out / MANIFEST).is_file()
+        self._last_step: int | None = None
+        self._bar: Any = None
+
+    def log(self, *, step: int, total: int, **values: Any) -> None:
+        """Add one line to metrics.jsonl: {"step", "total", "time" (Unix seconds), "values"}.
+
+        Steps must rise. The first line of a process drops what an earlier try wrote at this
+        step or beyond, so that no step is there twice. Figures that are not finite become null.
+        """
+        if self._last_step is None:
+            self._drop_from(step)
+        elif step <= self._last_step:
+            raise ValueError(f"step {step} was logged after step {self._last_step}")
+        self._last_step = step
+        figures = {name: _plain(value) for name, value in values.items()}
+        line = {"step": step, "total": total, "time": round(time.time(), 3), "values": figures}
+        data = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        target = os.open(self.out / METRICS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(target, data)
+        finally:
+            os.close(target)
+        self._show(step, total, figures)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; one torn by a kill is left out."""
+        path = self.out / METRICS
+        found: list[dict[str, Any]] = []
+        if path.is_file():
+            for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(json.JSONDecodeError):
+                    line = json.loads(text)
+                    if isinstance(line, dict) and isinstance(line.get("step"), int):
+                        found.append(line)
+        return found
+
+    def stop(self) -> None:
+        """End here, after the checkpoint was written, because SIGTERM asked for it."""
+        raise Stopped("Asked to stop. The run goes on from its last checkpoint when retried.")
+
+    def finish(self, manifest: Manifest) -> None:
+        """Write the manifest: the run is complete."""
+        write_manifest(self.out, manifest)
+        self.finished = True
+
+    def _drop_from(self, step: int) -> None:
+        path = self.out / METRICS
+        if path.is_file():
+            kept = [line for line in self.lines() if line["step"] < step]
+            write_atomic(path, (json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+
+    def _show(self, step: int, total: int, figures: dict[str, Any]) -> None:
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=total, initial=step - 1, desc=self.out.name)
+        self._bar.total = total
+        shown = {k: v for k, v in figures.items() if isinstance(v, int | float)}
+        self._bar.set_postfix(dict(list(shown.items())[:4]), refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        """End the progress bar, if there is one."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+@contextlib.contextmanager
+def open_run(out: str | Path) -> Iterator[Run]:
+    """Hold the run folder ``out``: its lock, its signals, and its error.json on failure.
+
+    Raises FolderBusy when another process holds it. Every other failure inside leaves an
+    error.json; one that is not a TrainerError is raised again as one (a full disk as DiskFull,
+    the rest with code 1 after its traceback on stderr).
+    """
+    out = Path(out)
+    die_with_parent()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("a")
+    except OSError as error:
+        raise _translated(error, out) or TrainerError(
+            f"The run folder {out} cannot be written: {error.strerror}."
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderBusy(f"Another process is writing {out}; wait until it ends.") from None
+        run = Run(out)
+        if not run.finished:
+            (out / ERROR).unlink(missing_ok=True)
+        try:
+            with _stop_signals(run):
+                yield run
+        except TrainerError as error:
+            _write_error(out, error)
+            raise
+        except Exception as error:
+            known = _translated(error, out)
+            if known is None:
+                traceback.print_exc()
+                known = TrainerError(f"{type(error).__name__}: {error}")
+            _write_error(out, known)
+            raise known from error
+        finally:
+            run.close()
+
+
+@contextlib.contextmanager
+def _stop_signals(run: Run) -> Iterator[None]:
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if run.stop_requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        run.stop_requested = True
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def die_with_parent() -> None:
+    """On Linux, be killed when the process that LABELAPP_PARENT_PID names, our parent, dies."""
+    named = os.environ.get(PARENT_VARIABLE, "")
+    if not named.isdecimal() or not sys.platform.startswith("linux"):
+        return
+    parent = int(named)
+    if os.getppid() == parent:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() == parent:
+            return
+    try:
+        os.kill(parent, 0)
+    except ProcessLookupError:  # it died while we started
+        raise Stopped("The process that started this run is gone.") from None
+    except PermissionError:
+        return
+
+
+def _translated(error: BaseException, out: Path) -> TrainerError | None:
+    """A full disk under any of its names, else none."""
+    text = str(error)
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    full = full or "No space left on device" in text or "Disk quota exceeded" in text
+    if not full and "PytorchStreamWriter" in text:
+        full = shutil.disk_usage(out).free < 64 * 2**20
+    if full:
+        return DiskFull(f"The disk of {out} is full. Free some space and retry.")
+    return None
+
+
+def _write_error(out: Path, error: TrainerError) -> None:
+    plain = {"code": error.exit_code, "message": str(error)}
+    try:
+        write_atomic(out / ERROR, [json.dumps(plain, ensure_ascii=False), "\n"])
+    except OSError as failed:
+        print(f"{ERROR} could not be written: {failed.strerror}.", file=sys.stderr)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def folder_files(folder: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of what a finished folder holds.
+
+    Left out: the manifest itself, what is about the run rather than its result (settings,
+    figures, log, error, checkpoints at the top), and hidden files.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if parts[0] in _NOT_CONTENT or any(part.startswith(".") for part in parts):
+            continue
+        if path.is_file():
+            found["/".join(parts)] = file_sha256(path)
+    return found
+
+
+def set_threads(count: int) -> None:
+    """Intra-op threads of torch; 0 leaves its default."""
+    import torch  # here, so that a busy folder or a wrong setting is told before torch loads
+
+    if count > 0:
+        torch.set_num_threads(count)
+
+
+def save_model_folder(model: Any, tokenizer_from: str | Path, dest: Path) -> None:
+    """Save ``model`` in Hugging Face format with the tokenizer files of another model folder.
+
+    Written beside and renamed. The settings keep no path of this machine, no quantisation of
+    the source, and of its generation defaults only the token ids.
+    """
+    with replaced_folder(dest) as beside:
+        model.save_pretrained(beside)
+        for path in sorted(Path(tokenizer_from).iterdir()):
+            if path.is_file() and _is_tokenizer_file(path.name):
+                shutil.copyfile(path, beside / path.name)
+        _clean_json(beside / "config.json", lambda key: key not in _FOREIGN)
+        _clean_json(beside / "generation_config.json", lambda key: key.endswith("_token_id"))
+
+
+@contextlib.contextmanager
+def replaced_folder(dest: Path) -> Iterator[Path]:
+    """A new folder beside ``dest`` that takes its place when the block ends without error."""
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in dest.parent.glob(f".{dest.name}.*.part"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    beside = dest.with_name(f".{dest.name}.{os.getpid()}.part")
+    beside.mkdir()
+    try:
+        yield beside
+        for path in beside.rglob("*"):
+            if path.is_file():
+                path.chmod(0o644)
+                with path.open("rb") as written:
+                    os.fsync(written.fileno())
+        if dest.exists():
+            shutil.rmtree(dest)
+        beside.rename(dest)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+_FOREIGN = {"_name_or_path", "_model_name_or_path", "quantization_config"}
+_TOKENIZER_WORDS = ("token", "vocab", "merges", "chat_template", "sentencepiece", "spiece")
+
+
+def _is_tokenizer_file(name: str) -> bool:
+    return name.endswith((".model", ".tiktoken")) or any(w in name for w in _TOKENIZER_WORDS)
+
+
+def _clean_json(path: Path, keep: Callable[[str], bool]) -> None:
+    if path.is_file():
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in plain.items() if keep(key)}
+        write_atomic(path, [json.dumps(kept, indent=2, sort_keys=True), "\n"])
