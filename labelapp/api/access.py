@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any, ClassVar
 
 from rest_framework.request import Request
+from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
 from labelapp.models import Membership, Role
@@ -14,6 +15,7 @@ class ProjectView(APIView):
     """An API view under ``p/<slug>/``; sets ``self.membership`` or refuses."""
 
     roles: ClassVar[Collection[Role] | None] = None
+    throttle_classes: ClassVar = [ScopedRateThrottle]  # only where a view names a throttle_scope
     membership: Membership
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:

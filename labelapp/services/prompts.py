@@ -1,0 +1,144 @@
+"""Writing prompts: checked, split by author, never twice."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import transaction
+
+from labelapp.errors import BadInput
+from labelapp.models import Demonstration, Project, Prompt, PromptKind, Split, UseCase
+from labelapp.models.prompts import text_fingerprint
+
+AUTHOR_LIMIT = 200
+"""Prompts of one author at most (InstructGPT, appendix A)."""
+TEXT_LIMIT = 20_000
+
+
+@dataclass(frozen=True)
+class PromptInput:
+    """A checked prompt that waits to be written."""
+
+    kind: str
+    use_case: str
+    author: str
+    text: str
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        return text_fingerprint(self.text)
+
+
+def split_of_author(author: str) -> str:
+    """train (70 %), valid (10 %) or test (20 %), by a hash of the author, once for ever."""
+    bucket = int(hashlib.sha256(author.encode()).hexdigest(), 16) % 10
+    return Split.TRAIN if bucket < 7 else Split.VALID if bucket == 7 else Split.TEST
+
+
+def _text(plain: dict[str, Any], name: str, *, required: bool = True, limit: int = 200) -> str:
+    value = plain.get(name)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        if required:
+            raise BadInput(f"{name} is missing.", fields={name: "Missing."})
+        return ""
+    if not isinstance(value, str):
+        raise BadInput(f"{name} must be text.", fields={name: "Not text."})
+    value = value.strip()
+    if len(value) > limit or "\x00" in value:
+        raise BadInput(
+            f"{name} must be text of at most {limit:,} characters.", fields={name: "Too long."}
+        )
+    return value
+
+
+def _choice(plain: dict[str, Any], name: str, choices: Sequence[str], default: str) -> str:
+    value = _text(plain, name, required=False) or default
+    if value not in choices:
+        raise BadInput(
+            f"{name} is {value!r}; it must be one of {', '.join(choices)}.",
+            fields={name: "Unknown."},
+        )
+    return value
+
+
+def _few_shot_parts(plain: dict[str, Any]) -> dict[str, Any]:
+    pairs = plain.get("pairs")
+    if not isinstance(pairs, list) or not pairs:
+        raise BadInput("A few_shot prompt needs pairs: a list of query and response.")
+    checked = []
+    for pair in pairs:
+        if not isinstance(pair, dict):
+            raise BadInput("Each of pairs must be an object with query and response.")
+        checked.append(
+            {name: _text(pair, name, limit=TEXT_LIMIT) for name in ("query", "response")}
+        )
+    return {
+        "instruction": _text(plain, "instruction", limit=TEXT_LIMIT),
+        "pairs": checked,
+        "query": _text(plain, "query", required=False, limit=TEXT_LIMIT),
+    }
+
+
+def prompt_checked(plain: dict[str, Any]) -> PromptInput:
+    """A prompt from one row of a file; BadInput says which field is wrong and how."""
+    kind = _choice(plain, "kind", PromptKind.values, PromptKind.PLAIN)
+    parts: dict[str, Any] = {}
+    if kind == PromptKind.FEW_SHOT:
+        parts = _few_shot_parts(plain)
+    elif kind == PromptKind.USER:
+        parts = {"stated_use_case": _text(plain, "stated_use_case", limit=2000)}
+    return PromptInput(
+        kind=kind,
+        use_case=_choice(plain, "use_case", UseCase.values, UseCase.OTHER),
+        author=_text(plain, "author", required=False, limit=80) or "upload",
+        text=_text(plain, "text", limit=TEXT_LIMIT),
+        parts=parts,
+    )
+
+
+@transaction.atomic
+def prompts_create(*, project: Project, prompts: Iterable[PromptInput]) -> int:
+    """Write prompts that are not there yet; returns how many were new."""
+    rows = [
+        Prompt(
+            project=project,
+            kind=each.kind,
+            use_case=each.use_case,
+            author=each.author,
+            split=split_of_author(each.author),
+            text=each.text,
+            parts=each.parts,
+            fingerprint=each.fingerprint,
+        )
+        for each in prompts
+    ]
+    before = project.prompts.count()
+    Prompt.objects.bulk_create(rows, batch_size=1000, ignore_conflicts=True)
+    return project.prompts.count() - before
+
+
+@transaction.atomic
+def demonstrations_import(*, project: Project, rows: Iterable[tuple[PromptInput, str]]) -> int:
+    """Write uploaded demonstrations, their prompts with them where new; returns how many."""
+    pairs = list(rows)
+    prompts_create(project=project, prompts=[prompt for prompt, _ in pairs])
+    id_of = dict(
+        project.prompts.filter(
+            fingerprint__in={prompt.fingerprint for prompt, _ in pairs}
+        ).values_list("fingerprint", "pk")
+    )
+    made = Demonstration.objects.bulk_create(
+        [
+            Demonstration(
+                project=project,
+                prompt_id=id_of[prompt.fingerprint],
+                source=Demonstration.Source.UPLOAD,
+                text=completion,
+            )
+            for prompt, completion in pairs
+        ],
+        batch_size=1000,
+    )
+    return len(made)

@@ -1,0 +1,155 @@
+"""Opening and closing labeling rounds."""
+
+import random
+from collections.abc import Collection
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from labelapp.errors import BadInput, StateConflict
+from labelapp.models import (
+    InstructionVersion,
+    ModelVersion,
+    Project,
+    Prompt,
+    Round,
+    Split,
+    Task,
+    User,
+)
+from labelapp.services.runs import sampling_queue
+
+
+@transaction.atomic
+def instructions_add(*, project: Project, body: str, by: User | None = None) -> InstructionVersion:
+    """The next version of the labelers' instructions; earlier ones stay as they were."""
+    body = body.strip()
+    if not body:
+        raise BadInput("The instructions are empty.", fields={"body": "Empty."})
+    Project.objects.select_for_update().get(pk=project.pk)
+    last = project.instructions.aggregate(Max("number"))["number__max"] or 0
+    return InstructionVersion.objects.create(
+        project=project, number=last + 1, body=body, created_by=by
+    )
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise BadInput(
+            f"{name} is {value}; it must be from {low} to {high}.", fields={name: "Out of range."}
+        )
+
+
+def prompts_for_labeling(
+    project: Project, kinds: Collection[str] = (), use_cases: Collection[str] = ()
+) -> "list[int]":
+    """Ids of the prompts that may be labeled: never those of the test split."""
+    prompts = Prompt.objects.filter(project=project, split__in=[Split.TRAIN, Split.VALID])
+    if kinds:
+        prompts = prompts.filter(kind__in=kinds)
+    if use_cases:
+        prompts = prompts.filter(use_case__in=use_cases)
+    return list(prompts.order_by("pk").values_list("pk", flat=True))
+
+
+def _tasks(
+    round_: Round, kind: str, prompts: list[int], overlap: int, overlap_tasks: int | None
+) -> list[Task]:
+    state = Task.State.OPEN if kind == Task.Kind.DEMONSTRATION else Task.State.WAITING
+    return [
+        Task(
+            project_id=round_.project_id,
+            round=round_,
+            prompt_id=prompt,
+            kind=kind,
+            state=state,
+            overlap=overlap if overlap_tasks is None or position < overlap_tasks else 1,
+            position=position,
+        )
+        for position, prompt in enumerate(prompts)
+    ]
+
+
+@transaction.atomic
+def round_open(
+    *,
+    project: Project,
+    demonstrations_wanted: int,
+    rankings_wanted: int,
+    by: User | None = None,
+    k: int = 4,
+    temperature: float = 1.0,
+    max_new_tokens: int = 128,
+    overlap: int = 1,
+    overlap_tasks: int | None = None,
+    kinds: Collection[str] = (),
+    use_cases: Collection[str] = (),
+    instructions: InstructionVersion | None = None,
+    seed: int | None = None,
+) -> Round:
+    """Open the next round with its tasks; ranking tasks wait until the policy has answered.
+
+    Prompts are drawn by ``seed`` (default: the round's number) from the train and valid splits.
+    """
+    _check_range("k", k, 2, 9)
+    _check_range("temperature", temperature, 0, 2)
+    _check_range("max_new_tokens", max_new_tokens, 1, 4096)
+    _check_range("overlap", overlap, 1, 20)
+    locked = Project.objects.select_for_update().get(pk=project.pk)
+    if locked.rounds.filter(state=Round.State.OPEN).exists():
+        raise StateConflict("A round is open already; close it before you open the next.")
+    policy = locked.versions.filter(
+        role=ModelVersion.Role.POLICY, state=ModelVersion.State.CURRENT
+    ).first()
+    if policy is None:
+        raise StateConflict("There is no current policy yet; the base model is still loading.")
+    instructions = instructions or locked.instructions.order_by("-number").first()
+    if instructions is None:
+        raise StateConflict("Write the labelers' instructions first.")
+    prompts = prompts_for_labeling(locked, kinds, use_cases)
+    if not prompts:
+        raise BadInput("No prompt fits; choose more kinds or use cases, or upload prompts.")
+    if demonstrations_wanted < 1 and rankings_wanted < 1:
+        raise BadInput("Ask for at least one demonstration or ranking.")
+    number = (locked.rounds.aggregate(Max("number"))["number__max"] or 0) + 1
+    round_ = Round.objects.create(
+        project=locked,
+        number=number,
+        policy=policy,
+        instructions=instructions,
+        kinds=list(kinds),
+        use_cases=list(use_cases),
+        demonstrations_wanted=demonstrations_wanted,
+        rankings_wanted=rankings_wanted,
+        k=k,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        overlap=overlap,
+        overlap_tasks=overlap_tasks,
+        seed=number if seed is None else seed,
+        created_by=by,
+    )
+    draw = random.Random(f"round {round_.seed}")
+    for kind, wanted, each_overlap, some in (
+        (Task.Kind.DEMONSTRATION, demonstrations_wanted, 1, None),
+        (Task.Kind.RANKING, rankings_wanted, overlap, overlap_tasks),
+    ):
+        chosen = draw.sample(prompts, min(wanted, len(prompts)))
+        Task.objects.bulk_create(_tasks(round_, kind, chosen, each_overlap, some), batch_size=1000)
+    if rankings_wanted:
+        sampling_queue(round=round_)
+    return round_
+
+
+@transaction.atomic
+def round_close(*, round: Round) -> None:
+    """No more tasks are handed out; work in hand may still be handed in."""
+    closed = Round.objects.filter(pk=round.pk, state=Round.State.OPEN).update(
+        state=Round.State.CLOSED, closed_at=timezone.now()
+    )
+    if not closed:
+        raise StateConflict("This round is closed already.")
+    Task.objects.filter(round=round).exclude(state=Task.State.CLOSED).update(
+        state=Task.State.CLOSED
+    )
