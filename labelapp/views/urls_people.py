@@ -1,5 +1,17 @@
-"""Signing in, accounts, invites, the home page, health."""
+"""Signing in, accounts, invites, the home page."""
 
-from django.urls import URLPattern
+from django.contrib.auth.views import LogoutView
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from labelapp.views import account, home
+
+urlpatterns: list[URLPattern] = [
+    path("", home.home, name="home"),
+    path("p/<slug:slug>/", home.project, name="project"),
+    path("sign-in/", account.SignIn.as_view(), name="sign-in"),
+    path("sign-out/", LogoutView.as_view(), name="sign-out"),
+    path("account/", account.account, name="account"),
+    path("account/password/", account.password_change, name="password-change"),
+    path("invite/<str:token>/", account.invite, name="invite"),
+    path("reset/<uidb64>/<token>/", account.PasswordReset.as_view(), name="password-reset"),
+]

@@ -1,0 +1,131 @@
+"""Signing in and out, invites, new passwords, the account page."""
+
+from datetime import timedelta
+from math import ceil
+from typing import Any
+
+from axes.models import AccessAttempt
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import login, update_session_auth_hash
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import LoginView, PasswordResetConfirmView
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse_lazy
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods
+
+from labelapp.addresses import client_address
+from labelapp.forms.account import (
+    ChangePasswordForm,
+    InviteForm,
+    NameForm,
+    NewPasswordForm,
+    SignInForm,
+)
+from labelapp.selectors.access import memberships_of
+from labelapp.selectors.invites import invite_by_token
+from labelapp.services.accounts import account_name_set
+from labelapp.services.people import invite_accept
+
+
+class SignIn(LoginView):
+    """The sign-in page."""
+
+    template_name = "labelapp/sign_in.html"
+    authentication_form = SignInForm
+    redirect_authenticated_user = True
+
+
+def locked_out(
+    request: HttpRequest, response: HttpResponse | None, credentials: dict[str, Any] | None
+) -> HttpResponse:
+    """The sign-in page after too many failures: it says when to try again (for django-axes)."""
+    username = (credentials or {}).get("username") or request.POST.get("username", "")
+    last = (
+        AccessAttempt.objects.filter(username=username, ip_address=client_address(request))
+        .order_by("-attempt_time")
+        .first()
+    )
+    cool_off: timedelta = settings.AXES_COOLOFF_TIME
+    until = (last.attempt_time if last else timezone.now()) + cool_off
+    wait = max((until - timezone.now()).total_seconds(), 0)
+    return render(
+        request,
+        "labelapp/sign_in.html",
+        {
+            "locked_until": timezone.localtime(until).strftime("%H:%M"),
+            "locked_iso": until.isoformat(),
+            "locked_minutes": max(1, ceil(wait / 60)),
+        },
+        status=429,
+    )
+
+
+@sensitive_post_parameters()
+@never_cache
+@require_http_methods(["GET", "POST"])
+def invite(request: HttpRequest, token: str) -> HttpResponse:
+    """Make an account from an invite, and sign it in."""
+    found = invite_by_token(token=token)
+    if found is None or not found.live:
+        return render(request, "labelapp/invite.html", {"invite": found}, status=410)
+    form = InviteForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        user = invite_accept(
+            token=token,
+            username=form.cleaned_data["username"],
+            password=form.cleaned_data["password"],
+            full_name=form.cleaned_data["full_name"],
+        )
+        login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+        return redirect("home")
+    return render(request, "labelapp/invite.html", {"invite": found, "form": form})
+
+
+class PasswordReset(PasswordResetConfirmView):
+    """Set a new password from the link that an admin made; the link works once."""
+
+    template_name = "labelapp/password_reset.html"
+    form_class = NewPasswordForm
+    success_url = reverse_lazy("sign-in")
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        messages.success(self.request, _("Your new password is set. Sign in with it."))
+        return response
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def account(request: HttpRequest) -> HttpResponse:
+    """Name, and what one is in which project."""
+    user = request.user
+    form = NameForm(request.POST or None, initial={"full_name": user.get_full_name()})
+    if request.method == "POST" and form.is_valid():
+        account_name_set(user=user, full_name=form.cleaned_data["full_name"])
+        messages.success(request, _("Your name is saved."))
+        return redirect("account")
+    context = {"form": form, "memberships": memberships_of(user)}
+    return render(request, "labelapp/account.html", context)
+
+
+@sensitive_post_parameters()
+@login_required
+@require_http_methods(["GET", "POST"])
+def password_change(request: HttpRequest) -> HttpResponse:
+    """Change one's own password; other sessions of the same person end."""
+    form = ChangePasswordForm(request.user, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        update_session_auth_hash(request, form.save())
+        messages.success(
+            request, _("Your password is changed. You were signed out everywhere else.")
+        )
+        return redirect("account")
+    return render(request, "labelapp/password_change.html", {"form": form})
+
+
