@@ -105,6 +105,11 @@ class EmbeddedServers:
 
     # --- regardless of others
 
+    def keep_up(self) -> None:
+        """Start again, at the same address, what was killed."""
+        if self.postgres_pid() is None or self.valkey_pid() is None:
+            self.start()
+
     def start(self) -> Addresses:
         """Start what does not run (also after a kill) and return the addresses, which stay the same."""
         with self._mutex():
@@ -140,7 +145,7 @@ class EmbeddedServers:
         state = self._state(*running)
         if not running[0]:
             self._start_postgres(state)
-        self._create_database(state)
+            self._create_database(state)
         if not running[1]:
             self._start_valkey(state)
         return state.addresses
@@ -400,9 +405,14 @@ def _run_postgres_tool(name: str, *arguments: str, folder: Path) -> None:
 # --- what settings and commands ask
 
 
+def folder(var: Path) -> Path:
+    """Where, inside `var`, the servers keep their data."""
+    return var / "embedded"
+
+
 def addresses(var: Path) -> Addresses:
     """Where the embedded servers of this `var` folder answer, or would: nothing is started."""
-    state = _read_state(var / "embedded" / "servers.json") or _State(1, 1, "not-started")
+    state = _read_state(folder(var) / "servers.json") or _State(1, 1, "not-started")
     return state.addresses
 
 
@@ -413,9 +423,14 @@ def use_where_needed() -> None:
     if mode == "production" or (variables.get("DATABASE_URL") and variables.get("REDIS_URL")):
         return
     var = Path(variables.get("LABELAPP_VAR") or REPOSITORY / "var")
-    servers = EmbeddedServers(var / "embedded")
+    servers = EmbeddedServers(folder(var))
     found = servers.acquire()
     owner = os.getpid()
     atexit.register(lambda: servers.release() if os.getpid() == owner else None)
-    variables["DATABASE_URL"] = variables.get("DATABASE_URL") or found.database_url
-    variables["REDIS_URL"] = variables.get("REDIS_URL") or found.redis_url
+    publish(found)
+
+
+def publish(found: Addresses) -> None:
+    """Set DATABASE_URL and REDIS_URL, where they are unset, for this process and its children."""
+    for name, url in vars(found).items():
+        os.environ[name.upper()] = os.environ.get(name.upper()) or url
