@@ -55,7 +55,8 @@ def assignment_claim_next(
     if round_ is None:
         return None
     for each in _kinds_in_turn(round_, labeler, kind):
-        task = _next_task(round_, labeler, each)
+        # a task that another claim holds is passed over; only when nothing else is left do we wait
+        task = _next_task(round_, labeler, each) or _next_task(round_, labeler, each, wait=True)
         if task is not None:
             return _lease(task, labeler)
     return None
@@ -76,12 +77,12 @@ def _kinds_in_turn(round_: Round, labeler: User, kind: str | None) -> list[str]:
     return sorted(Task.Kind.values, key=lambda each: done.get(each, 0))
 
 
-def _next_task(round_: Round, labeler: User, kind: str) -> Task | None:
+def _next_task(round_: Round, labeler: User, kind: str, *, wait: bool = False) -> Task | None:
     seen = Assignment.objects.filter(task=OuterRef("pk"), labeler=labeler).exclude(
         state=Assignment.State.LAPSED
     )
     return (
-        Task.objects.select_for_update(skip_locked=True)
+        Task.objects.select_for_update(skip_locked=not wait)
         .filter(round=round_, kind=kind, state=Task.State.OPEN, taken__lt=F("overlap"))
         .exclude(Exists(seen))
         .order_by("position")
