@@ -185,6 +185,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "axes.middleware.AxesMiddleware",
+    "labelapp.middleware.ErrorPages",
 ]
 ROOT_URLCONF = "labelapp.urls"
 WSGI_APPLICATION = "labelapp.wsgi.application"

@@ -2,7 +2,11 @@
 
 from django.urls import include, path
 
+from labelapp.views import health
+
 urlpatterns = [
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
     path("api/", include("labelapp.api.urls")),
     path("", include("labelapp.views.urls_people")),
     path("", include("labelapp.views.urls_work")),
