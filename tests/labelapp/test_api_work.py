@@ -1,0 +1,130 @@
+"""The labelers' API: what it says, and what it never says."""
+
+import json
+import uuid
+
+import pytest
+from django.test import Client
+
+from labelapp.models import Demonstration, Project, Ranking
+from tests.factories import make_member, make_project, make_round, make_task
+
+pytestmark = pytest.mark.django_db
+
+
+def signed_in(project: Project, role: str = "labeler") -> Client:
+    client = Client()
+    client.force_login(
+        make_member(project, role), backend="django.contrib.auth.backends.ModelBackend"
+    )
+    return client
+
+
+def send(client: Client, path: str, data: object, method: str = "post") -> tuple[int, dict]:
+    answer = getattr(client, method)(path, json.dumps(data), content_type="application/json")
+    return answer.status_code, answer.json()
+
+
+def test_a_labeler_takes_drafts_and_hands_in_a_demonstration() -> None:
+    project = make_project()
+    make_task(make_round(project))
+    client = signed_in(project)
+    status, body = send(client, "/api/p/garden/next/", {})
+    assert status == 200
+    path = f"/api/p/garden/assignments/{body['assignment']['id']}/"
+    status, saved = send(client, f"{path}draft/", {"draft": {"text": "So"}, "active_ms": 5}, "put")
+    assert status == 200
+    assert saved["saved_at"]
+    assert client.get(path).json()["draft"] == {"text": "So"}
+    submit = {"client_id": str(uuid.uuid4()), "text": "So it is.", "active_ms": 9}
+    first, again = (send(client, f"{path}submit/", submit) for _ in range(2))
+    assert first == again == (200, {"state": "submitted", "label_id": first[1]["label_id"]})
+    assert Demonstration.objects.get().text == "So it is."
+    assert send(client, "/api/p/garden/next/", {})[1]["assignment"] is None
+
+
+def test_a_ranking_never_names_samples_or_versions() -> None:
+    project = make_project()
+    round_ = make_round(project)
+    task = make_task(round_, "ranking")
+    client = signed_in(project)
+    _, body = send(client, "/api/p/garden/next/", {})
+    assignment = body["assignment"]
+    assert [answer["letter"] for answer in assignment["answers"]] == list("ABCD")
+    assert set(assignment["answers"][0]) == {"letter", "text", "words"}
+    assert "shown_order" not in assignment
+    assert "version" not in json.dumps(assignment)
+    path = f"/api/p/garden/assignments/{assignment['id']}/submit/"
+    status, said = send(
+        client, path, {"client_id": str(uuid.uuid4()), "groups": [["B"], ["A", "C"]]}
+    )
+    assert status == 400
+    assert said["error"]["code"] == "bad_input"
+    assert "D not placed" in said["error"]["message"]
+    status, _ = send(
+        client, path, {"client_id": str(uuid.uuid4()), "groups": [["B"], ["A", "C"], ["D"]]}
+    )
+    assert status == 200
+    assert Ranking.objects.get().places.count() == round_.k == task.samples.count()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"client_id": "no uuid", "text": "x"},
+        {"client_id": "0" * 32, "text": "x", "groups": []},
+        {"client_id": "0" * 32, "groups": "AB"},
+        {"client_id": "0" * 32, "text": "x", "active_ms": -1},
+        [],
+    ],
+)
+def test_a_malformed_submit_gets_a_sentence_in_the_one_error_shape(data: object) -> None:
+    project = make_project()
+    make_task(make_round(project))
+    client = signed_in(project)
+    _, body = send(client, "/api/p/garden/next/", {})
+    path = f"/api/p/garden/assignments/{body['assignment']['id']}/submit/"
+    status, said = send(client, path, data)
+    assert status == 400
+    assert set(said["error"]) == {"code", "message", "fields"}
+    assert said["error"]["message"]
+
+
+def test_someone_elses_assignment_is_not_found() -> None:
+    project = make_project()
+    make_task(make_round(project))
+    _, body = send(signed_in(project), "/api/p/garden/next/", {})
+    path = f"/api/p/garden/assignments/{body['assignment']['id']}/"
+    other = signed_in(project)
+    assert other.get(path).status_code == 404
+    assert send(other, f"{path}skip/", {"reason": "mine now"})[0] == 404
+
+
+def test_an_assignment_is_not_reachable_through_another_project() -> None:
+    project = make_project()
+    make_task(make_round(project))
+    client = signed_in(project)
+    _, body = send(client, "/api/p/garden/next/", {})
+    make_project("orchard")
+    path = f"/api/p/orchard/assignments/{body['assignment']['id']}/"
+    assert client.get(path).status_code == 404
+
+
+def test_a_draft_that_is_no_object_is_refused() -> None:
+    project = make_project()
+    make_task(make_round(project))
+    client = signed_in(project)
+    _, body = send(client, "/api/p/garden/next/", {})
+    path = f"/api/p/garden/assignments/{body['assignment']['id']}/draft/"
+    assert send(client, path, {"draft": "text"}, "put")[0] == 400
+
+
+def test_posts_without_the_csrf_token_are_refused() -> None:
+    project = make_project()
+    make_task(make_round(project))
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(make_member(project), backend="django.contrib.auth.backends.ModelBackend")
+    status, said = send(client, "/api/p/garden/next/", {})
+    assert status == 403
+    assert said["error"]["code"] == "permission_denied"
