@@ -1,12 +1,15 @@
 """What every test shares: real servers (tests/servers.py), fast hashing, and the lockout off unless asked for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import django
 import pytest
 from django.conf import settings as django_settings
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page
 
+from tests.browser import chromium
 from tests.servers import prepare
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "labelapp.settings"
@@ -34,9 +37,7 @@ def store(settings: django_settings, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def process_environment(
-    settings: django_settings, transactional_db: None
-) -> dict[str, str]:
+def process_environment(settings: django_settings, transactional_db: None) -> dict[str, str]:
     """The environment with which a child process (a worker, a command) works on the test database and broker."""
     database = django_settings.DATABASES["default"]
     base = os.environ["DATABASE_URL"].rsplit("/", 1)[0]
@@ -47,3 +48,34 @@ def process_environment(
         "DJANGO_SETTINGS_MODULE": "labelapp.settings",
         "OMP_NUM_THREADS": "1",
     }
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for the whole run."""
+    # Playwright keeps an event loop in this thread, where Django would refuse ordinary queries
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    with chromium() as running:
+        yield running
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def watched_page(browser: Browser) -> Iterator[Page]:
+    """A fresh page; script errors and anything the content-security-policy blocked fail the test."""
+    troubles: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            troubles.append(message.text)
+
+    def note_error(error: Error) -> None:
+        troubles.append(str(error))
+
+    with browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 900}) as context:
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        page.on("console", note)
+        page.on("pageerror", note_error)
+        yield page
+    assert not troubles, troubles
