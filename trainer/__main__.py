@@ -54,6 +54,7 @@ def _named_out(path: Path) -> str | None:
 
 def _quiet() -> None:
     """Keep the libraries' own bars and advice out of the run's log."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # of bars that do not say otherwise
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -13,13 +13,16 @@ model's own matrix products).
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from trainer.config import Precision
 from trainer.errors import ModelError, NumericError
 
 _BLOCK = 256  # tokens per block of the two-level cumulative distribution
@@ -89,6 +92,20 @@ def generate(
     return [out[row] for row in range(len(keys))]
 
 
+def load_generator(folder: str | Path, precision: Precision) -> Any:
+    """A causal language model for sampling only, its weights in ``precision``.
+
+    On the first accelerator where there is one. ModelError if the folder holds no such model.
+    """
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{folder} holds no causal language model: {error}") from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval().requires_grad_(False)
+
+
 def uniforms(seed: int, key: str, count: int) -> np.ndarray:
     """The noise of one row: ``count`` numbers in [0, 1), a function of (seed, key) alone."""
     digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
@@ -129,7 +146,7 @@ class _Room(DynamicLayer):
     def __init__(self) -> None:
         super().__init__()
         self.room = 0  # columns to set aside at the next growth
-        self._keys: Tensor | None = None
+        self._keys: Tensor | None = None  # with room at the end; ``keys`` is the used part
         self._values: Tensor | None = None
 
     def update(
@@ -147,10 +164,9 @@ class _Room(DynamicLayer):
         self.keys, self.values = self._keys[:, :, :total], self._values[:, :, :total]
         return self.keys, self.values
 
-    def _grown(self, old: Tensor, new: Tensor, used: int, total: int) -> Tensor:
-        shape = (*new.shape[:2], total + self.room, new.shape[-1])
-        grown = new.new_empty(shape)
-        if used:
+    def _grown(self, old: Tensor | None, new: Tensor, used: int, total: int) -> Tensor:
+        grown = new.new_empty((*new.shape[:2], total + self.room, new.shape[-1]))
+        if used and old is not None:
             grown[:, :, :used] = old
         return grown
 

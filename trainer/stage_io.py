@@ -22,10 +22,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tqdm import tqdm
-
-from trainer.errors import DiskFull, FolderBusy, Stopped, TrainerError
-from trainer.records import MANIFEST, Manifest, file_sha256, write_atomic, write_manifest
+from trainer.errors import DiskFull, FolderBusy, IntegrityError, Stopped, TrainerError
+from trainer.records import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Manifest,
+    Parent,
+    file_sha256,
+    read_manifest,
+    write_atomic,
+    write_manifest,
+)
 
 METRICS = "metrics.jsonl"
 ERROR = "error.json"
@@ -101,7 +108,9 @@ class Run:
         if not sys.stderr.isatty():
             return
         if self._bar is None:
-            self._bar = tqdm(total=total, initial=step - 1, desc=self.out.name)
+            from tqdm import tqdm  # only where somebody looks
+
+            self._bar = tqdm(total=total, initial=step - 1, desc=self.out.name, disable=False)
         self._bar.total = total
         shown = {k: v for k, v in figures.items() if isinstance(v, int | float)}
         self._bar.set_postfix(dict(list(shown.items())[:4]), refresh=False)
@@ -230,6 +239,23 @@ def folder_files(folder: Path) -> dict[str, str]:
         if path.is_file():
             found["/".join(parts)] = file_sha256(path)
     return found
+
+
+def parent_of(role: str, folder: str | Path) -> Parent:
+    """Name and content hash of a snapshot folder or of a model folder, every file verified.
+
+    The manifest is the folder's own or, for a run's ``model/``, the run's; a folder without
+    either (a model from elsewhere) is hashed as it is. IntegrityError if a file does not match.
+    """
+    folder = Path(folder)
+    for holder in (folder, folder.parent):
+        if (holder / MANIFEST).is_file():
+            manifest = read_manifest(holder, verify=True)
+            return Parent(role, manifest.name, manifest.sha256)
+    if not folder.is_dir():
+        raise IntegrityError(f"{folder} does not exist.")
+    loose = Manifest(SCHEMA_VERSION, role, folder.name, 0, folder_files(folder))
+    return Parent(role, loose.name, loose.sha256)
 
 
 def set_threads(count: int) -> None:

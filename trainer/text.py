@@ -106,6 +106,10 @@ class Codec:
             text = text.split(self.stop, 1)[0]
         return text.strip()
 
+    def decode_text(self, ids: Sequence[int]) -> str:
+        """Running text, without control tokens; nothing is trimmed but outer white space."""
+        return self._decode(ids).strip()
+
     def stopped(self, ids: Sequence[int]) -> bool:
         """Whether a completion in the making has just reached the stop sequence."""
         return self.stop is not None and self.stop in self._decode(ids[-_STOP_WINDOW:])
