@@ -1,0 +1,41 @@
+"""Make the demo project on first start, and tell the sign-ins on every one."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from labelapp.models import Run
+from labelapp.services.demo import demo_project_create, demo_round_open, signins_file
+from labelapp.services.runs import base_queue
+from labelapp.tasks import run_execute
+
+
+class Command(BaseCommand):
+    help = "Create the demo project, its people, prompts, base model and round 1; safe to repeat."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        project, made = demo_project_create()
+        if made:
+            self.stdout.write(f"Made the demo project with {project.prompts.count()} prompts.")
+        run = base_queue(project=project)
+        if run.state != Run.State.DONE:
+            self.stdout.write("Preparing the base model, once ...")
+            self.stdout.flush()
+            run_execute.apply(args=[str(run.pk)])
+            run.refresh_from_db()
+            if run.state != Run.State.DONE:
+                raise CommandError(f"The base model could not be prepared. {run.error}")
+        round_ = demo_round_open(project)
+        if round_ is not None:
+            self.stdout.write(f"Opened round {round_.number}; answers to rank are being drawn.")
+        self._tell_signins()
+
+    def _tell_signins(self) -> None:
+        path = signins_file()
+        if not path.is_file():
+            self.stdout.write(
+                "The sign-ins of the demo are not kept here; an admin can reset them."
+            )
+            return
+        self.stdout.write(f"\nSign in with one of these (kept in {path}, for you alone):")
+        self.stdout.write(path.read_text(encoding="utf-8"))
