@@ -20,7 +20,7 @@ from pathlib import Path
 
 from labelapp import embedded
 from labelapp.embedded import REPOSITORY, EmbeddedError, EmbeddedServers
-from labelapp.processes import PROCESSES
+from labelapp.processes import PREPARATIONS, PROCESSES
 from labelapp.supervisor import Supervisor
 
 FREE_GIB = 3
@@ -53,7 +53,7 @@ def _run(arguments: list[str]) -> int:
     port = check_port(os.environ.get("LABELAPP_PORT", "").strip() or "8000")
     signal.signal(signal.SIGTERM, _interrupt)
     with _only_one(var), _servers(var) as servers:
-        for command in (("check",), ("migrate", "--noinput"), ("collectstatic", "--noinput")):
+        for command in PREPARATIONS:
             _manage(*command, "--verbosity", "0")
         supervisor = Supervisor(PROCESSES)
         signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())

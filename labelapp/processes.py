@@ -42,3 +42,10 @@ PROCESSES = (
     Process("worker-gpu", _worker("worker-gpu", "gpu", "1"), stop_seconds=10),
     Process("beat", ("celery", "-A", "labelapp", "beat", "--loglevel", "INFO"), stop_seconds=10),
 )
+
+PREPARATIONS: tuple[tuple[str, ...], ...] = (
+    ("check",),
+    ("migrate", "--noinput"),
+    ("collectstatic", "--noinput"),
+)
+"""What `manage.py` does before the processes start, in this order."""

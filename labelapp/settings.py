@@ -219,7 +219,12 @@ TIME_ZONE = "UTC"
 
 NODE_MODULES = BASE_DIR / "node_modules"
 STATIC_URL = "static/"
-STATIC_ROOT = LABELAPP_VAR / "static"
+STATIC_ROOT = env.path(
+    "LABELAPP_STATIC",
+    "Folder into which static files are collected.",
+    LABELAPP_VAR / "static",
+    "`$LABELAPP_VAR/static`",
+)
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.FileSystemFinder",

@@ -1,5 +1,7 @@
 """What gunicorn is told; read as `gunicorn --config python:labelapp.webserver`."""
 
+from pathlib import Path
+
 from labelapp import settings
 
 bind = f"{settings.LABELAPP_BIND}:{settings.LABELAPP_PORT}"
@@ -13,4 +15,4 @@ accesslog = "-" if settings.LABELAPP_MODE == "production" else None
 errorlog = "-"
 # who may send X-Forwarded-*: the proxy beside us, whose address inside its network is not known beforehand
 forwarded_allow_ips = "*" if settings.TRUST_PROXY_TLS else "127.0.0.1,::1"
-worker_tmp_dir = "/dev/shm"
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
