@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from labelapp.api import work
+from labelapp.api import runs, work
 
 _assignment = "p/<slug:slug>/assignments/<uuid:assignment_id>/"
 
@@ -13,4 +13,10 @@ urlpatterns: list[URLPattern] = [
     path(f"{_assignment}heartbeat/", work.HeartbeatView.as_view(), name="api-heartbeat"),
     path(f"{_assignment}submit/", work.SubmitView.as_view(), name="api-submit"),
     path(f"{_assignment}skip/", work.SkipView.as_view(), name="api-skip"),
+    path("p/<slug:slug>/runs/<uuid:run_id>/", runs.RunDetailView.as_view(), name="api-run"),
+    path(
+        "p/<slug:slug>/runs/<uuid:run_id>/series/",
+        runs.RunSeriesView.as_view(),
+        name="api-run-series",
+    ),
 ]
