@@ -24,7 +24,7 @@ env = environment
 
 LABELAPP_MODE = env.choice(
     "LABELAPP_MODE",
-    "What the process is for.",
+    "What the process is for: demo, development or production.",
     ("demo", "development", "production"),
     "production",
 )
@@ -56,7 +56,9 @@ SECRET_KEY = env.secret("SECRET_KEY", "Signs sessions and links.")
 PSEUDONYM_KEY = env.secret(
     "PSEUDONYM_KEY", "Turns labelers into stable pseudonyms in exports; never change it."
 )
-ALLOWED_HOSTS = env.names("ALLOWED_HOSTS", "Host names the site answers to.", required=True)
+ALLOWED_HOSTS = env.names(
+    "ALLOWED_HOSTS", "Host names the site answers to.", described="loopback names", required=True
+)
 CSRF_TRUSTED_ORIGINS = env.names(
     "CSRF_TRUSTED_ORIGINS", "Origins, with scheme, whose forms are accepted beside our own."
 )
@@ -144,6 +146,7 @@ LABELAPP_TRAINING = env.choice(
     "Named profile of stage settings.",
     ("demo", "paper", "test"),
     "paper" if PRODUCTION else "demo",
+    "`paper` in production, else `demo`",
 )
 MIN_DEMONSTRATIONS = env.integer(
     "MIN_DEMONSTRATIONS", "Demonstrations a round needs before training.", 8, lowest=1
@@ -271,6 +274,9 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "labelapp.addresses.client_address"
 AXES_VERBOSE = False
+AXES_LOCKOUT_CALLABLE = (
+    "labelapp.views.account.locked_out"  # the sign-in page says when to try again
+)
 
 # --- what a browser may do
 

@@ -12,3 +12,5 @@ urlpatterns = [
     path("", include("labelapp.views.urls_work")),
     path("", include("labelapp.views.urls_steering")),
 ]
+
+handler500 = "labelapp.views.errors.server_error"

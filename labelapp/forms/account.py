@@ -15,7 +15,9 @@ class SignInForm(AuthenticationForm):
     """User name and password."""
 
     error_messages = {  # noqa: RUF012
-        "invalid_login": _("This user name and password do not fit. Both mind upper and lower case."),
+        "invalid_login": _(
+            "This user name and password do not fit. Both mind upper and lower case."
+        ),
         "inactive": _("This account is deactivated. An admin of your project can tell you more."),
     }
 

@@ -20,6 +20,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
 from labelapp.addresses import client_address
+from labelapp.errors import BadInput, NotFound
 from labelapp.forms.account import (
     ChangePasswordForm,
     InviteForm,
@@ -28,9 +29,8 @@ from labelapp.forms.account import (
     SignInForm,
 )
 from labelapp.selectors.access import memberships_of
-from labelapp.selectors.invites import invite_by_token
 from labelapp.services.accounts import account_name_set
-from labelapp.services.people import invite_accept
+from labelapp.services.people import invite_accept, invite_find
 
 
 class SignIn(LoginView):
@@ -71,19 +71,20 @@ def locked_out(
 @require_http_methods(["GET", "POST"])
 def invite(request: HttpRequest, token: str) -> HttpResponse:
     """Make an account from an invite, and sign it in."""
-    found = invite_by_token(token=token)
-    if found is None or not found.live:
-        return render(request, "labelapp/invite.html", {"invite": found}, status=410)
+    try:
+        found = invite_find(token=token)
+    except NotFound:
+        return render(request, "labelapp/invite.html", status=410)
     form = InviteForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        user = invite_accept(
-            token=token,
-            username=form.cleaned_data["username"],
-            password=form.cleaned_data["password"],
-            full_name=form.cleaned_data["full_name"],
-        )
-        login(request, user, backend="django.contrib.auth.backends.ModelBackend")
-        return redirect("home")
+        person = {name: form.cleaned_data[name] for name in ("username", "password", "full_name")}
+        try:
+            user = invite_accept(token=token, **person)
+        except BadInput as error:
+            form.add_error(None, error.message)
+        else:
+            login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+            return redirect("home")
     return render(request, "labelapp/invite.html", {"invite": found, "form": form})
 
 
@@ -127,5 +128,3 @@ def password_change(request: HttpRequest) -> HttpResponse:
         )
         return redirect("account")
     return render(request, "labelapp/password_change.html", {"form": form})
-
-

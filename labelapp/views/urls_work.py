@@ -1,5 +1,11 @@
 """The labelers' pages."""
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from labelapp.views import work
+
+urlpatterns: list[URLPattern] = [
+    path("p/<slug:slug>/work/", work.work, name="work"),
+    path("p/<slug:slug>/work/next/", work.work_next, name="work-next"),
+    path("p/<slug:slug>/task/<uuid:assignment_id>/", work.task, name="task"),
+]

@@ -1,0 +1,57 @@
+"""The words that page scripts need, translated on the server."""
+
+from django.utils.translation import gettext as _
+
+
+def task_wording() -> dict[str, object]:
+    """Words of the writing and the ranking page; {names} are filled in by the script."""
+    return {
+        "saved": _("Saved {time}"),
+        "saving": _("Saving…"),
+        "nothing_yet": _("Nothing to save yet"),
+        "offline": _("Offline. Kept on this device"),
+        "failed": _("Not saved: {message}"),
+        "signed_out": _(
+            "You are signed out. Your work is kept on this device; sign in again and come back here."
+        ),
+        "lapsing": _("This task goes back to the others at {time} unless you go on."),
+        "lapsed": _(
+            "Your time on this task ran out. Go on writing: it is yours again as long as its place is free."
+        ),
+        "lapsed_taken": _(
+            "Your time on this task ran out and someone else has it now. You may still submit: what you did is kept beside theirs."
+        ),
+        "submitting": _("Submitting…"),
+        "submit_waits": _(
+            "No connection. Nothing is lost: it is submitted as soon as you are online again."
+        ),
+        "other_copy": _("This device kept another version of this task, from {time}."),
+        "words": [_("{n} word"), _("{n} words")],
+        "minutes": _("{n} min on this task"),
+        "title_lapsing": _("Time is nearly up"),
+        "places": [
+            _("Best"),
+            _("2nd"),
+            _("3rd"),
+            _("4th"),
+            _("5th"),
+            _("6th"),
+            _("7th"),
+            _("8th"),
+            _("9th"),
+        ],
+        "with": _("{place}, with {others}"),
+        "not_placed": _("Not placed yet"),
+        "is_best": _("{list} is best"),
+        "are_best": _("{list} are best equally"),
+        "then_one": _("then {list}"),
+        "then_many": _("then {list} equally"),
+        "one_missing": _("{list} is not placed yet."),
+        "many_missing": _("{list} are not placed yet."),
+        "nothing_placed": _("Nothing is placed yet."),
+        "chip": _("Answer {letter}, {place}. Left and right arrow move it."),
+        "armed": _("Answer {letter} chosen: a digit places it."),
+        "undone": _("Undone."),
+        "place_all": _("Place every answer before you submit."),
+        "write_first": _("Write an answer before you submit."),
+    }

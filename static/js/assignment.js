@@ -1,0 +1,347 @@
+/**
+ * One assignment in work, whatever its kind: the draft (server, and this device when the network is
+ * down), the lease and its heartbeat, active time, submit and skip.
+ */
+
+import { send } from "./api.js";
+
+const SAVE_AFTER = 600; // ms without typing
+const RETRY_AFTER = 5_000;
+const BEAT_EVERY = 60_000;
+const IDLE_AFTER = 60_000; // time without a sign of the person is not counted
+const GONE_AFTER = 15 * 60_000; // after that, the lease is left to lapse
+const WARN_BEFORE = 5 * 60_000; // a lapse is announced so long before
+
+const read = (id) => JSON.parse(document.getElementById(id).textContent);
+
+export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+
+export class AssignmentPage {
+  /** `draftRead()` gives the draft as it stands, `draftWrite(draft)` puts one on the page. */
+  constructor({ draftRead, draftWrite }) {
+    this.data = read("page-data");
+    this.words = read("wording");
+    this.draftRead = draftRead;
+    this.draftWrite = draftWrite;
+    this.key = `labelapp:draft:${this.data.id}`;
+    this.clientId = this.data.draft.client_id ?? this.#kept()?.draft?.client_id ?? crypto.randomUUID();
+    this.skew = Date.parse(this.data.now) - Date.now();
+    this.leaseUntil = Date.parse(this.data.lease_until);
+    this.activeMs = this.data.active_ms;
+    this.lastSign = Date.now();
+    this.revision = 0;
+    this.savedRevision = 0;
+    this.timer = null;
+    this.busy = false;
+    this.closed = false;
+    this.status = document.getElementById("saved");
+    this.notice = document.getElementById("task-notice");
+  }
+
+  start() {
+    this.#draftRestore();
+    this.#clocks();
+    addEventListener("online", () => this.#saveNow());
+    addEventListener("offline", () => this.#say("offline", this.words.offline));
+    addEventListener("pagehide", () => this.#saveLeaving());
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) this.#saveLeaving();
+      else this.#beat();
+    });
+    for (const kind of ["keydown", "pointerdown", "pointermove", "wheel", "touchstart"]) {
+      addEventListener(kind, () => (this.lastSign = Date.now()), { passive: true });
+    }
+    this.#beat();
+  }
+
+  /** Call after every change of the page's content. */
+  changed() {
+    if (this.closed) return;
+    this.revision += 1;
+    this.#keep();
+    this.#say("saving", this.words.saving);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#saveNow(), SAVE_AFTER);
+  }
+
+  /** Hand in `content` ({text} or {groups}); goes on to the next task. Tries until it is told yes or no. */
+  async submit(content) {
+    if (this.closed) return;
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.#busy(true);
+    this.#keep();
+    const body = { client_id: this.clientId, active_ms: Math.round(this.activeMs), ...content };
+    this.#say("saving", this.words.submitting);
+    for (;;) {
+      try {
+        const answer = await this.#send("POST", "submit", body);
+        this.#next(answer.state);
+        return;
+      } catch (error) {
+        if (!error.unreachable) {
+          this.#refused(error);
+          return;
+        }
+        this.#tell("warn", this.words.submit_waits);
+        this.#say("offline", this.words.offline);
+        await this.#untilOnline();
+      }
+    }
+  }
+
+  async skip(reason) {
+    await this.#send("POST", "skip", { reason });
+    this.closed = true;
+    this.#next("skipped");
+  }
+
+  #send(method, name, body, options = {}) {
+    return send(method, this.data.urls[name], body, { csrfCookie: this.data.csrf_cookie, ...options });
+  }
+
+  #next(after) {
+    localStorage.removeItem(this.key);
+    const form = document.getElementById("next-form");
+    form.elements.after.value = after;
+    form.submit();
+  }
+
+  #refused(error) {
+    this.closed = false;
+    this.#busy(false);
+    this.#say("failed", fill(this.words.failed, { message: error.message }));
+    this.#tell("bad", error.signedOut ? this.words.signed_out : error.message, {
+      link: error.signedOut || error.status === 409,
+    });
+  }
+
+  #untilOnline() {
+    return new Promise((resolve) => {
+      const done = () => {
+        removeEventListener("online", done);
+        clearTimeout(timer);
+        resolve();
+      };
+      const timer = setTimeout(done, RETRY_AFTER);
+      addEventListener("online", done);
+    });
+  }
+
+  // --- the draft
+
+  #draft() {
+    return { ...this.draftRead(), client_id: this.clientId };
+  }
+
+  #kept() {
+    try {
+      return JSON.parse(localStorage.getItem(this.key));
+    } catch {
+      return null;
+    }
+  }
+
+  #keep() {
+    try {
+      const at = Date.now() + this.skew;
+      localStorage.setItem(this.key, JSON.stringify({ draft: this.#draft(), at, activeMs: this.activeMs }));
+    } catch {
+      /* storage full or forbidden: the server still has it */
+    }
+  }
+
+  #draftRestore() {
+    const kept = this.#kept();
+    const savedAt = this.data.draft_saved_at ? Date.parse(this.data.draft_saved_at) : 0;
+    if (kept && kept.at >= savedAt) {
+      this.draftWrite(kept.draft);
+      this.activeMs = Math.max(this.activeMs, kept.activeMs ?? 0);
+      this.changed();
+      return;
+    }
+    this.draftWrite(this.data.draft);
+    if (savedAt) this.#saidSaved(savedAt);
+    else this.#say("", this.words.nothing_yet);
+    if (kept) {
+      this.#tell("", fill(this.words.other_copy, { time: this.#clock(kept.at) }), {
+        action: "other-copy",
+        then: () => {
+          this.draftWrite(kept.draft);
+          this.changed();
+        },
+      });
+    }
+  }
+
+  async #saveNow() {
+    clearTimeout(this.timer);
+    if (this.closed || this.busy || this.revision === this.savedRevision) return;
+    this.busy = true;
+    const revision = this.revision;
+    try {
+      const answer = await this.#send("PUT", "draft", this.#draftBody());
+      this.savedRevision = revision;
+      if (revision === this.revision) {
+        localStorage.removeItem(this.key);
+        this.#saidSaved(Date.parse(answer.saved_at));
+        this.#tellNothing("offline");
+      }
+    } catch (error) {
+      this.#saveFailed(error);
+    } finally {
+      this.busy = false;
+      if (this.revision !== this.savedRevision && !this.closed) {
+        const again = revision === this.revision ? RETRY_AFTER : SAVE_AFTER;
+        this.timer = setTimeout(() => this.#saveNow(), again);
+      }
+    }
+  }
+
+  #saveFailed(error) {
+    if (error.unreachable) {
+      this.#say("offline", this.words.offline);
+    } else if (error.signedOut) {
+      this.#say("offline", this.words.offline);
+      this.#tell("warn", this.words.signed_out, { link: true });
+    } else {
+      this.#say("failed", fill(this.words.failed, { message: error.message }));
+      if (error.status === 409) {
+        this.closed = true;
+        this.#busy(true);
+        this.#tell("bad", error.message, { link: true });
+      }
+    }
+  }
+
+  #draftBody() {
+    return { draft: this.#draft(), active_ms: Math.round(this.activeMs) };
+  }
+
+  #saveLeaving() {
+    if (this.closed || this.revision === this.savedRevision) return;
+    this.#send("PUT", "draft", this.#draftBody(), { keepalive: true }).catch(() => {});
+  }
+
+  // --- time: what is counted, and how long the task is held
+
+  #clocks() {
+    let before = Date.now();
+    setInterval(() => {
+      const now = Date.now();
+      const idle = now - this.lastSign > IDLE_AFTER;
+      if (!document.hidden && !idle) this.activeMs += Math.min(now - before, 2_000);
+      before = now;
+      this.#leaseWatch();
+    }, 1_000);
+    setInterval(() => {
+      if (!document.hidden && Date.now() - this.lastSign < GONE_AFTER) this.#beat();
+    }, BEAT_EVERY);
+    this.#leaseWatch();
+  }
+
+  async #beat() {
+    if (this.closed) return;
+    try {
+      const answer = await this.#send("POST", "heartbeat");
+      this.leaseUntil = Date.parse(answer.lease_until);
+      this.#tellNothing("lease");
+      this.#leaseWatch();
+    } catch (error) {
+      if (error.code === "lease_expired") {
+        this.leaseUntil = null;
+        this.#tell("warn", this.words.lapsed_taken, { about: "lease" });
+      } else if (error.status === 409) {
+        this.closed = true;
+        this.#busy(true);
+        this.#tell("bad", error.message, { link: true });
+      } else if (error.signedOut) {
+        this.#tell("warn", this.words.signed_out, { link: true });
+      }
+    }
+  }
+
+  #leaseWatch() {
+    const shown = document.getElementById("active-time");
+    if (shown) shown.textContent = fill(this.words.minutes, { n: Math.floor(this.activeMs / 60_000) });
+    if (this.leaseUntil === null || this.closed) return;
+    const left = this.leaseUntil - (Date.now() + this.skew);
+    const warn = Math.min(WARN_BEFORE, (this.data.lease_seconds * 1000) / 3);
+    if (left <= 0) {
+      this.#tell("warn", this.words.lapsed, { about: "lease", action: "keep", then: () => this.#beat() });
+    } else if (left < warn) {
+      const text = fill(this.words.lapsing, { time: this.#clock(this.leaseUntil) });
+      this.#tell("warn", text, { about: "lease", action: "keep", then: () => this.#beat() });
+      if (document.hidden) document.title = this.words.title_lapsing;
+    }
+  }
+
+  // --- what the page says
+
+  #clock(when) {
+    const format = new Intl.DateTimeFormat(document.documentElement.lang, { timeStyle: "short" });
+    return format.format(new Date(when - this.skew));
+  }
+
+  #saidSaved(when) {
+    this.#say("saved", fill(this.words.saved, { time: this.#clock(when) }));
+  }
+
+  #say(state, text) {
+    if (state === "saving" && !navigator.onLine) return;
+    this.status.dataset.state = state;
+    this.status.textContent = text;
+  }
+
+  #tell(level, text, { link = false, action = null, then = null, about = "" } = {}) {
+    if (this.notice.dataset.text === text) return;
+    this.notice.dataset.text = text;
+    this.notice.dataset.about = about;
+    this.notice.className = `notice ${level}`;
+    this.notice.querySelector("[data-says]").textContent = text;
+    this.notice.querySelector("[data-away]").hidden = !link;
+    for (const button of this.notice.querySelectorAll("[data-action]")) {
+      button.hidden = button.dataset.action !== action;
+      button.onclick = () => {
+        this.#tellNothing(about);
+        then?.();
+      };
+    }
+    this.notice.hidden = false;
+  }
+
+  #tellNothing(about) {
+    if (this.notice.dataset.about !== about) return;
+    this.notice.hidden = true;
+    this.notice.dataset.text = "";
+  }
+
+  #busy(busy) {
+    document.body.classList.toggle("busy", busy);
+    for (const button of document.querySelectorAll("[data-busy]")) button.setAttribute("aria-busy", String(busy));
+    this.onBusy?.(busy);
+  }
+}
+
+/** The skip dialog: a reason from the list, words of one's own, or both. */
+export function skipDialog(page) {
+  const dialog = document.getElementById("skip");
+  const form = dialog.querySelector("form");
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const said = new FormData(form);
+    const reason = [said.get("reason"), (said.get("words") ?? "").trim()].filter(Boolean).join(": ");
+    const complaint = form.querySelector("[data-complaint]");
+    if (!reason) {
+      complaint.hidden = false;
+      form.elements.words.focus();
+      return;
+    }
+    try {
+      await page.skip(reason.slice(0, 200));
+    } catch (error) {
+      complaint.textContent = error.message || page.words.offline;
+      complaint.hidden = false;
+    }
+  });
+}
