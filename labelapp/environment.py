@@ -50,7 +50,7 @@ class Environment:
                 raise ValueError(f"must be a random text of at least {shortest} characters")
             return raw
 
-        return self._read(name, meaning, "", "", True, parse)
+        return self._read(name, meaning, "", "generated, kept in `var/`", True, parse)
 
     def integer(
         self, name: str, meaning: str, default: int, *, lowest: int = 0, highest: int = 2**31 - 1
@@ -76,7 +76,14 @@ class Environment:
 
         return self._read(name, meaning, default, "1" if default else "0", False, parse)
 
-    def choice(self, name: str, meaning: str, options: tuple[str, ...], default: str) -> str:
+    def choice(
+        self,
+        name: str,
+        meaning: str,
+        options: tuple[str, ...],
+        default: str,
+        described: str | None = None,
+    ) -> str:
         """One of `options`."""
 
         def parse(raw: str) -> str:
@@ -84,17 +91,17 @@ class Environment:
                 raise ValueError(f"must be one of {', '.join(options)}")
             return raw
 
-        return self._read(name, meaning, default, default, False, parse)
+        return self._read(name, meaning, default, described or default, False, parse)
 
     def names(
-        self, name: str, meaning: str, default: tuple[str, ...] = (), *, required: bool = False
+        self, name: str, meaning: str, *, described: str = "none", required: bool = False
     ) -> list[str]:
-        """A list, separated by commas."""
+        """A list, separated by commas; empty where unset."""
 
         def parse(raw: str) -> list[str]:
             return [part.strip() for part in raw.split(",") if part.strip()]
 
-        return self._read(name, meaning, list(default), ",".join(default), required, parse)
+        return self._read(name, meaning, [], described, required, parse)
 
     def path(self, name: str, meaning: str, default: Path, described: str) -> Path:
         """An absolute path; `~` is expanded. `described` stands for the default in documentation."""
@@ -134,6 +141,18 @@ class Environment:
     def missing(self) -> list[Variable]:
         """Required variables that are unset or empty."""
         return [v for v in self.declared.values() if v.required and not self._raw(v.name)]
+
+    def table(self) -> str:
+        """Every variable as a Markdown table; README.md holds it, and a test compares."""
+        rows = ["| variable | what it is | where unset |", "|---|---|---|"]
+        for variable in self.declared.values():
+            default = variable.default
+            if default and " " not in default and "`" not in default:
+                default = f"`{default}`"
+            if variable.required:
+                default = f"production refuses to start; else {default}"
+            rows.append(f"| `{variable.name}` | {variable.meaning} | {default} |")
+        return "\n".join(rows)
 
     def _raw(self, name: str) -> str:
         return self.values.get(name, "").strip()

@@ -125,7 +125,5 @@ def test_no_page_may_run_inline_script() -> None:
     assert not any("unsafe" in source for sources in directives.values() for source in sources)
 
 
-def test_the_readme_lists_every_variable() -> None:
-    readme = (ROOT / "README.md").read_text()
-    rows = {line.split("`")[1] for line in readme.splitlines() if line.startswith("| `")}
-    assert rows == set(loaded.environment.declared)
+def test_the_readme_holds_the_table_of_variables_as_it_is() -> None:
+    assert loaded.environment.table() in (ROOT / "README.md").read_text()
