@@ -9,7 +9,12 @@ from django.core.checks import CheckMessage
 from django.core.checks import Error as CheckError
 from django.core.files.storage import FileSystemStorage, Storage
 
+_SERIF = "@fontsource-variable/source-serif-4/files/source-serif-4"
 FILES = {
+    "vendor/source-serif-4/latin.woff2": f"{_SERIF}-latin-wght-normal.woff2",
+    "vendor/source-serif-4/latin-italic.woff2": f"{_SERIF}-latin-wght-italic.woff2",
+    "vendor/source-serif-4/latin-ext.woff2": f"{_SERIF}-latin-ext-wght-normal.woff2",
+    "vendor/source-serif-4/latin-ext-italic.woff2": f"{_SERIF}-latin-ext-wght-italic.woff2",
     "vendor/uplot/uPlot.iife.min.js": "uplot/dist/uPlot.iife.min.js",
     "vendor/uplot/uPlot.min.css": "uplot/dist/uPlot.min.css",
     "vendor/sortablejs/Sortable.min.js": "sortablejs/Sortable.min.js",

@@ -279,7 +279,11 @@ export class AssignmentPage {
   // --- what the page says
 
   #clock(when) {
-    const format = new Intl.DateTimeFormat(document.documentElement.lang, { timeStyle: "short" });
+    const format = new Intl.DateTimeFormat(document.documentElement.lang, {
+      hour: "2-digit",
+      minute: "2-digit",
+      hourCycle: "h23",
+    });
     return format.format(new Date(when - this.skew));
   }
 

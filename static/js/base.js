@@ -22,7 +22,7 @@ function menusClose(except) {
 }
 
 /** Write each <time data-local="time|date|both"> in the reader's own clock. */
-export function timesLocalise(root = document) {
+function timesLocalise(root = document) {
   for (const element of root.querySelectorAll("time[data-local]")) {
     const when = new Date(element.dateTime);
     if (Number.isNaN(when.getTime())) continue;
@@ -30,6 +30,7 @@ export function timesLocalise(root = document) {
     element.textContent = new Intl.DateTimeFormat(document.documentElement.lang, {
       dateStyle: how === "time" ? undefined : "medium",
       timeStyle: how === "date" ? undefined : "short",
+      hourCycle: how === "date" ? undefined : "h23",
     }).format(when);
     element.title = when.toString();
   }

@@ -54,7 +54,7 @@ export class RankStrip {
     this.tray.replaceChildren(...left.map((letter) => this.chips.get(letter)));
     this.tray.hidden = left.length === 0;
     for (const [n, zone] of this.slots.entries()) {
-      zone.hidden = slots[n].length === 0 && left.length === 0 && n > last;
+      zone.hidden = n > last + left.length; // as many open places as there are answers left
     }
     for (const [letter, chip] of this.chips) {
       const place = list.findIndex((group) => group.includes(letter));

@@ -20,6 +20,7 @@ const page = new AssignmentPage({
   draftWrite: (draft) => {
     slots = rank.fromDraft(draft.groups, letters);
     past.length = 0;
+    armed = rank.missing(slots, letters)[0] ?? null;
     draw();
   },
 });
@@ -141,6 +142,5 @@ function bareKey(key) {
 }
 
 keysListen({ chords: { enter: submit, z: undo }, bare: bareKey });
-armed = letters[0];
 page.start();
 skipDialog(page);
