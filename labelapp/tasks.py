@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import threading
+from typing import Any
 from uuid import UUID
 
 from celery import current_app, shared_task, signals
@@ -61,7 +62,8 @@ def _nudge_ready() -> None:
 
 def _backlog() -> int:
     with current_app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
         try:
-            return int(connection.default_channel.queue_declare(GPU_QUEUE, passive=True)[1])
+            return int(channel.queue_declare(GPU_QUEUE, passive=True)[1])
         except ChannelError:  # an empty queue is none
             return 0

@@ -144,6 +144,11 @@ class _Execution:
             known = isinstance(error, LabelappError)
             logger.log(logging.ERROR, "run %s failed: %s", self.run_id, error, exc_info=not known)
             self._fail_last(str(error) if known else f"{type(error).__name__}: {error}")
+        except BaseException:  # Ctrl-C where a command carries it out: others may have it at once
+            if self.child is not None:
+                self.child.kill()
+            run_release(run_id=self.run_id, token=self.token)
+            raise
         finally:
             if self.child is not None:
                 self.child.kill()
