@@ -1,0 +1,20 @@
+"""Reads of the answers that are to be ranked."""
+
+from labelapp.models import Round, Sample, Task
+
+
+def answer_sets(round_: Round, *, limit: int | None = None) -> list[list[str]]:
+    """Texts of the answers to each of the round's answered ranking tasks, in task order."""
+    answered = round_.tasks.filter(kind=Task.Kind.RANKING, samples__isnull=False)
+    ids = list(answered.order_by("position").values_list("pk", flat=True).distinct()[:limit])
+    texts: dict[int, list[str]] = {task_id: [] for task_id in ids}
+    samples = Sample.objects.filter(task__in=ids).order_by("index")
+    for task_id, text in samples.values_list("task_id", "text"):
+        if task_id is not None:
+            texts[task_id].append(text)
+    return list(texts.values())
+
+
+def tasks_waiting(round_: Round) -> int:
+    """Ranking tasks whose answers are still being drawn; none once the round is closed."""
+    return round_.tasks.filter(kind=Task.Kind.RANKING, state=Task.State.WAITING).count()
