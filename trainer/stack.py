@@ -1,0 +1,263 @@
+"""Any decoder in Hugging Face format, cut in two, over batches that are masked by length.
+
+Sequences are padded: ids [B, T] and a boolean mask [B, T], real tokens in one run, padding on
+the right or on the left. Position ids follow the mask and go into every forward pass (rotary
+models forgive their absence, absolute ones do not). A backbone is cut in two at ``frozen``
+blocks: the lower part, its embeddings included, is not trained and holds no gradient, so one pass
+through it can serve every model that shares it.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from trainer.config import Precision
+from trainer.errors import ModelError
+
+
+def pick_device() -> torch.device:
+    """The first accelerator where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(device: torch.device, precision: Precision) -> Any:
+    """bf16 compute over fp32 master weights, or plain fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+class Padded(NamedTuple):
+    """A batch of token sequences, padded to one width."""
+
+    ids: Tensor  # [B, T] long
+    mask: Tensor  # [B, T] bool, true at real tokens
+
+    @property
+    def positions(self) -> Tensor:
+        """[B, T] 0 at the first real token; padding on the right counts on, on the left is 0."""
+        if bool(self.mask[:, 0].all()):
+            return torch.arange(self.ids.shape[1], device=self.ids.device).expand_as(self.ids)
+        return (self.mask.long().cumsum(1) - 1).clamp(min=0)
+
+    @property
+    def attention_mask(self) -> Tensor | None:
+        """None if padding is on the right alone: no real token looks there in a causal model."""
+        return None if bool(self.mask[:, 0].all()) else self.mask.long()
+
+    @property
+    def last(self) -> Tensor:
+        """[B] column of the last real token."""
+        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return (self.mask * columns).argmax(1)
+
+
+def pad(
+    sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device, *, left: bool = False
+) -> Padded:
+    """Sequences side by side, padded on the right (or left). The mask is made from lengths."""
+    width = max(map(len, sequences))
+    ids = torch.full((len(sequences), width), pad_id, dtype=torch.long)
+    mask = torch.zeros(len(sequences), width, dtype=torch.bool)
+    for row, sequence in enumerate(sequences):
+        columns = slice(width - len(sequence), width) if left else slice(0, len(sequence))
+        ids[row, columns] = torch.tensor(list(sequence), dtype=torch.long)
+        mask[row, columns] = True
+    return Padded(ids.to(device), mask.to(device))
+
+
+# ---- a backbone in two parts ----------------------------------------------------------------
+
+
+class _Enter(nn.Module):
+    """A block that works on the hidden states it was given rather than on those before it."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.source: Tensor | None = None
+
+    def forward(self, _hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.block(self.source, *args, **kwargs)
+
+
+class _Exit(nn.Module):
+    """A block that keeps what it gave."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.output: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.output = self.block(*args, **kwargs)
+        return self.output
+
+
+def _decoder(model: nn.Module) -> tuple[nn.Module, str]:
+    """The module that holds the list of blocks, and the list's name."""
+    count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == count:
+                return module, name
+    raise ModelError(f"{type(model).__name__} has no list of {count} blocks to freeze or share.")
+
+
+class Stack:
+    """A backbone whose lowest ``frozen`` blocks, and what comes before them, are not trained.
+
+    ``lower`` runs that part without gradient; ``hidden`` runs the rest from there. Where an
+    architecture cannot be cut so (tried once, on construction), ``lower`` gives None and
+    ``hidden`` runs all of it.
+    """
+
+    def __init__(
+        self, backbone: Any, frozen: int, precision: Precision, *, splits: bool | None = None
+    ) -> None:
+        self.backbone, self.precision = backbone, precision
+        owner, self._name = _decoder(backbone)
+        blocks: nn.ModuleList = getattr(owner, self._name)
+        if frozen >= len(blocks):
+            raise ModelError(
+                f"freeze_layers is {frozen}, but the model has {len(blocks)} blocks:"
+                " at least one must be left to train."
+            )
+        self.frozen, self._owner = frozen, owner
+        self._before = [m for n, m in _children_before(owner, self._name)] if frozen else []
+        self._blocks = list(blocks)
+        for module in (*self._before, *self._blocks[:frozen]):
+            module.requires_grad_(False)
+        if splits is None:
+            splits = bool(frozen) and owner is backbone and self._try()
+        self.splits = splits
+        if precision == "bf16":
+            for block in self._blocks[:frozen]:
+                compact(block)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device  # type: ignore[no-any-return]
+
+    def train(self, mode: bool) -> None:
+        """Dropout on or off above the frozen part, where it always is off."""
+        self.backbone.train(mode)
+        for module in (*self._before, *self._blocks[: self.frozen]):
+            module.eval()
+
+    def lower(self, batch: Padded) -> Tensor | None:
+        """Hidden states [B, T, H] above the frozen blocks, or None if there is no such part."""
+        if not self.splits:
+            return None
+        part = self._part(0, self.frozen)
+        blocks = getattr(part, self._name)
+        blocks[-1] = last = _Exit(blocks[-1])
+        with torch.no_grad():
+            self._run(part, batch)
+        output = last.output
+        return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+
+    def hidden(self, batch: Padded, lower: Tensor | None = None) -> Tensor:
+        """Final hidden states [B, T, H]; ``lower`` saves the way through the frozen blocks."""
+        if lower is None:
+            return self._run(self.backbone, batch)
+        part = self._part(self.frozen, len(self._blocks))
+        blocks = getattr(part, self._name)
+        blocks[0] = enter = _Enter(blocks[0])
+        enter.source = lower
+        return self._run(part, batch)
+
+    def _part(self, start: int, stop: int) -> Any:
+        """The backbone with some of its blocks only; modules and weights are shared."""
+        part = copy.copy(self.backbone)
+        part._modules = dict(self.backbone._modules)
+        part._modules[self._name] = nn.ModuleList(self._blocks[start:stop])
+        part.config = config = copy.copy(self.backbone.config)
+        config.num_hidden_layers = stop - start
+        kinds = getattr(config, "layer_types", None)
+        if kinds is not None:
+            config.layer_types = kinds[start:stop]
+        return part
+
+    def _run(self, backbone: Any, batch: Padded) -> Tensor:
+        with autocast(self.device, self.precision):
+            out = backbone(
+                input_ids=batch.ids,
+                attention_mask=batch.attention_mask,
+                position_ids=batch.positions,
+                use_cache=False,
+            )
+        return out.last_hidden_state  # type: ignore[no-any-return]
+
+    def _try(self) -> bool:
+        """Whether the two parts, one after the other, are the whole, on eight tokens."""
+        was_training = self.backbone.training
+        self.backbone.eval()
+        ids = torch.arange(8, device=self.device)[None] % self.backbone.config.vocab_size
+        batch = Padded(ids, torch.ones_like(ids, dtype=torch.bool))
+        self.splits = True
+        try:
+            with torch.no_grad():
+                whole, cut = self.hidden(batch), self.hidden(batch, self.lower(batch))
+            return torch.allclose(whole, cut, atol=1e-4, rtol=1e-4)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            return False
+        finally:
+            self.backbone.train(was_training)
+
+    def copied(self, model: Any) -> tuple[Any, "Stack"]:
+        """A deep copy of the model around this backbone that shares its frozen part, not trained."""
+        shared = self.shared_modules()
+        memo: dict[int, Any] = {id(module): module for module in shared}
+        memo |= {id(p): p for module in shared for p in module.parameters()}
+        twin = copy.deepcopy(model, memo).eval().requires_grad_(False)
+        return twin, Stack(twin.base_model, self.frozen, self.precision, splits=self.splits)
+
+    def shared_modules(self) -> list[nn.Module]:
+        """The frozen modules: what comes before the blocks, and the lowest blocks."""
+        return [*self._before, *self._blocks[: self.frozen]]
+
+    def equals_below(self, other: "Stack") -> bool:
+        """Whether the frozen parts of two backbones hold the same weights."""
+        mine, others = self.shared_modules(), other.shared_modules()
+        if not (self.splits and other.splits) or len(mine) != len(others):
+            return False
+        pairs = list(zip(mine, others, strict=True))
+        if [type(a) for a, _ in pairs] != [type(b) for _, b in pairs]:
+            return False
+        for a, b in pairs:
+            left, right = a.state_dict(), b.state_dict()
+            if left.keys() != right.keys():
+                return False
+            if not all(torch.equal(left[k], right[k]) for k in left):
+                return False
+        return True
+
+    def share_below(self, other: "Stack") -> None:
+        """Use the other's frozen modules in place of the equal ones here; memory is freed."""
+        blocks = getattr(self._owner, self._name)
+        names = [n for n, _ in _children_before(self._owner, self._name)]
+        for name, module in zip(names, other._before, strict=True):
+            setattr(self._owner, name, module)
+        for i, block in enumerate(other._blocks[: self.frozen]):
+            blocks[i] = block
+        self._before, self._blocks = list(other._before), list(blocks)
+
+
+def _children_before(owner: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+    children = list(owner.named_children())
+    return children[: [n for n, _ in children].index(name)]
+
+
+def compact(module: nn.Module) -> None:
+    """Hold the matrices of a module that is not trained in bf16, in place.
+
+    Autocast rounds them the same way before each product, so nothing changes but speed and
+    memory. Norms and embeddings stay in fp32. Weights must not require gradients.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | Conv1D):
+            for parameter in part.parameters(recurse=False):
+                parameter.data = parameter.data.bfloat16()
