@@ -307,3 +307,15 @@ def snapshot_get(*, project: Project, name: str) -> Snapshot:
     if found is None:
         raise NotFound("There is no such snapshot in this project.")
     return found
+
+
+def training_versions(training: Training) -> list[ModelVersion]:
+    """What a training made, the latest first."""
+    found = ModelVersion.objects.filter(run__training=training).select_related("run")
+    return list(found.order_by("-created_at", "-id"))
+
+
+def training_snapshots(training: Training) -> list[Snapshot]:
+    """The frozen labels that went into a training."""
+    found = Snapshot.objects.filter(used_by__run__training=training)
+    return list(found.exclude(kind=Snapshot.Kind.PROMPTS).distinct().order_by("-kind"))

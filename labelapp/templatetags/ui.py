@@ -81,7 +81,13 @@ _NAV: tuple[tuple[str | Promise, str, str, tuple[Role, ...], frozenset[str]], ..
         (Role.ADMIN,),
         frozenset({"upload", "upload-preview"}),
     ),
-    (_("Instructions"), "instructions", "book-open", (Role.ADMIN,), frozenset()),
+    (
+        _("Instructions"),
+        "instructions",
+        "book-open",
+        (Role.ADMIN,),
+        frozenset({"instructions-version"}),
+    ),
     (_("People"), "people", "users", (Role.ADMIN,), frozenset()),
     (_("Data"), "data", "database", _STEERING, frozenset({"export"})),
 )

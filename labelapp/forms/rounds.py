@@ -1,0 +1,136 @@
+"""Opening a round, starting a training."""
+
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from labelapp.models import InstructionVersion, Project, PromptKind, UseCase
+from labelapp.selectors.lists import prompt_counts
+
+
+class PromptChoiceForm(forms.Form):
+    """Which prompts a round draws from; nothing ticked in a list means all of it."""
+
+    kinds = forms.MultipleChoiceField(
+        label=_("Prompt kinds"),
+        choices=PromptKind.choices,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+    )
+    use_cases = forms.MultipleChoiceField(
+        label=_("Use cases"),
+        choices=UseCase.choices,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+
+class RoundForm(PromptChoiceForm):
+    """The next round. Its fields are the keywords of ``services.rounds.round_open``."""
+
+    demonstrations_wanted = forms.IntegerField(
+        label=_("Demonstrations wanted"),
+        min_value=0,
+        max_value=100_000,
+        initial=20,
+        help_text=_("Tasks in which a person writes the answer."),
+    )
+    rankings_wanted = forms.IntegerField(
+        label=_("Ranking tasks wanted"),
+        min_value=0,
+        max_value=100_000,
+        initial=40,
+        help_text=_("Tasks in which a person orders the model's answers."),
+    )
+    k = forms.IntegerField(
+        label=_("Answers per ranking (K)"),
+        min_value=2,
+        max_value=9,
+        initial=4,
+        help_text=_("2 to 9. Four answers give six pairs."),
+    )
+    overlap = forms.IntegerField(
+        label=_("Labelers per ranking task"),
+        min_value=1,
+        max_value=20,
+        initial=1,
+        help_text=_("More than one lets you see how well people agree."),
+    )
+    overlap_tasks = forms.IntegerField(
+        label=_("Ranking tasks with that overlap"),
+        min_value=0,
+        max_value=100_000,
+        required=False,
+        help_text=_("Left empty: all of them. The rest go to one labeler each."),
+    )
+    temperature = forms.FloatField(
+        label=_("Temperature"),
+        min_value=0.0,
+        max_value=2.0,
+        initial=1.0,
+        help_text=_("How varied the answers are. At 0 all K answers to a prompt are the same."),
+    )
+    max_new_tokens = forms.IntegerField(
+        label=_("Longest answer, in tokens"),
+        min_value=1,
+        max_value=4096,
+        initial=128,
+        help_text=_("An English word is about 1.3 tokens."),
+    )
+    instructions = forms.ModelChoiceField(
+        label=_("Instructions"),
+        queryset=InstructionVersion.objects.none(),
+        empty_label=None,
+        help_text=_("The text that labelers read beside every task of the round."),
+    )
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.project = project
+        field = self.fields["instructions"]
+        assert isinstance(field, forms.ModelChoiceField)
+        field.queryset = project.instructions.all()
+        field.label_from_instance = instructions_label  # type: ignore[method-assign]
+        self.initial.setdefault("instructions", project.instructions.first())
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        wanted = (cleaned.get("demonstrations_wanted"), cleaned.get("rankings_wanted"))
+        if wanted == (0, 0):
+            raise forms.ValidationError(
+                _("Ask for at least one demonstration or one ranking: this round has no tasks.")
+            )
+        fitting = prompt_counts(
+            self.project,
+            kinds=cleaned.get("kinds"),
+            use_cases=cleaned.get("use_cases"),
+        ).fitting
+        for name in ("demonstrations_wanted", "rankings_wanted"):
+            if (cleaned.get(name) or 0) > fitting:
+                self.add_error(
+                    name,
+                    _("Only %(count)s prompts fit this choice; ask for no more than that.")
+                    % {"count": fitting},
+                )
+        few, rankings = cleaned.get("overlap_tasks"), cleaned.get("rankings_wanted")
+        if few is not None and rankings is not None and few > rankings:
+            self.add_error(
+                "overlap_tasks",
+                _("There are only %(count)s ranking tasks in this round.") % {"count": rankings},
+            )
+        return cleaned
+
+
+def instructions_label(version: InstructionVersion) -> str:
+    """How a version stands in a list: its number and its first words."""
+    first = next((line for line in version.body.splitlines() if line.strip()), "")
+    return f"{version.number} · {first.lstrip('# ')[:60]}"
+
+
+class TrainingForm(forms.Form):
+    """The one button that starts SFT, the reward model and PPO."""
+
+    include_simulated = forms.BooleanField(
+        label=_("Include labels of simulated labelers"), required=False
+    )
