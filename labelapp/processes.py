@@ -26,7 +26,8 @@ class Process:
 def _worker(name: str, queue: str, concurrency: str) -> tuple[str, ...]:
     """Threads, so that a killed worker is gone in one piece, and a busy one still gives signs of life."""
     return (
-        *("celery", "-A", "labelapp", "worker", "--pool", "threads", "--loglevel", "INFO"),
+        *("celery", "--quiet", "-A", "labelapp", "worker", "--pool", "threads"),
+        *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
         *("--queues", queue, "--hostname", f"{name}@%h", "--concurrency", concurrency),
     )
 
@@ -38,9 +39,13 @@ PROCESSES = (
         stop_seconds=10,
         gives_signs=False,
     ),
-    Process("worker", _worker("worker", "default", "2"), stop_seconds=10),
-    Process("worker-gpu", _worker("worker-gpu", "gpu", "1"), stop_seconds=10),
-    Process("beat", ("celery", "-A", "labelapp", "beat", "--loglevel", "INFO"), stop_seconds=10),
+    Process("worker", _worker("worker", "default", "2"), stop_seconds=5),
+    Process("worker-gpu", _worker("worker-gpu", "gpu", "1"), stop_seconds=5),
+    Process(
+        "beat",
+        ("celery", "--quiet", "-A", "labelapp", "beat", "--loglevel", "INFO"),
+        stop_seconds=5,
+    ),
 )
 
 PREPARATIONS: tuple[tuple[str, ...], ...] = (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import django
 import pytest
-from django.conf import settings as django_settings
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page
+from pytest_django import Settings
 
 from tests.browser import chromium
 from tests.servers import prepare
@@ -18,7 +18,7 @@ django.setup()  # before deeper conftests import models
 
 
 @pytest.fixture(autouse=True)
-def _settings_for_tests(request: pytest.FixtureRequest, settings: django_settings) -> None:
+def _settings_for_tests(request: pytest.FixtureRequest, settings: Settings) -> None:
     """Passwords hash fast; failed sign-ins lock nobody out, but in tests marked `lockout`."""
     settings.PASSWORD_HASHERS = [
         "django.contrib.auth.hashers.MD5PasswordHasher",
@@ -28,7 +28,7 @@ def _settings_for_tests(request: pytest.FixtureRequest, settings: django_setting
 
 
 @pytest.fixture
-def store(settings: django_settings, tmp_path: Path) -> Path:
+def store(settings: Settings, tmp_path: Path) -> Path:
     """An empty LABELAPP_STORE of this test alone."""
     folder = tmp_path / "store"
     folder.mkdir()
@@ -37,9 +37,9 @@ def store(settings: django_settings, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def process_environment(settings: django_settings, transactional_db: None) -> dict[str, str]:
+def process_environment(settings: Settings, transactional_db: None) -> dict[str, str]:
     """The environment with which a child process (a worker, a command) works on the test database and broker."""
-    database = django_settings.DATABASES["default"]
+    database = settings.DATABASES["default"]
     base = os.environ["DATABASE_URL"].rsplit("/", 1)[0]
     return os.environ | {
         "DATABASE_URL": f"{base}/{database['NAME']}",

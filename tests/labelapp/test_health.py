@@ -3,9 +3,9 @@
 from datetime import timedelta
 
 import pytest
-from django.conf import settings as django_settings
 from django.test import Client
 from django.utils import timezone
+from pytest_django import Settings
 
 from labelapp.models import WorkerSign
 
@@ -59,7 +59,7 @@ def test_one_living_worker_of_a_kind_is_enough(client: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_a_broker_that_does_not_answer_is_named(client: Client, settings: django_settings) -> None:
+def test_a_broker_that_does_not_answer_is_named(client: Client, settings: Settings) -> None:
     signs()
     settings.REDIS_URL = "redis://127.0.0.1:1/0"
     answer = client.get("/readyz")
