@@ -50,6 +50,9 @@ def _run(arguments: list[str]) -> int:
     var = Path(os.environ.get("LABELAPP_VAR") or REPOSITORY / "var")
     check_python()
     check_disk(var)
+    if arguments and _runs_already(var):
+        print("labelapp: a demo runs already; working with it.", flush=True)
+        return subprocess.call([sys.executable, str(REPOSITORY / "manage.py"), *arguments])
     port = check_port(os.environ.get("LABELAPP_PORT", "").strip() or "8000")
     signal.signal(signal.SIGTERM, _interrupt)
     with _only_one(var), _servers(var) as servers:
@@ -69,29 +72,34 @@ def _work(
     supervisor: Supervisor, servers: EmbeddedServers | None, port: int, arguments: list[str]
 ) -> int:
     """Load the demo, start everything, keep it up; then the command's status, or 0 when asked to stop."""
-    _manage("load_demo")
+    own_round = ["--without-round"] if arguments[:1] == ["demo_round"] else []
+    _manage("load_demo", *own_round)
     supervisor.start()
     command: subprocess.Popen[bytes] | None = None
     deadline, up = time.monotonic() + UP_SECONDS, False
-    while supervisor.wanted:
-        reason = supervisor.watch()
-        if reason:
-            raise LaunchError(reason)
-        if servers is not None:
-            servers.keep_up()
-        if not up and _answers(port):
-            up = True
-            supervisor.say("labelapp", f"open http://127.0.0.1:{port}/ (Ctrl-C ends everything)")
-            if arguments:
-                command = _start_command(arguments)
-        elif not up and time.monotonic() > deadline:
-            raise LaunchError(f"the web server did not answer within {UP_SECONDS} seconds.")
-        if command is not None and command.poll() is not None:
-            return command.returncode
-    if command is not None:
-        command.terminate()
-        command.wait(10)
-    return 0
+    try:
+        while supervisor.wanted:
+            reason = supervisor.watch()
+            if reason:
+                raise LaunchError(reason)
+            if servers is not None:
+                servers.keep_up()
+            if not up and _answers(port):
+                up = True
+                supervisor.say(
+                    "labelapp", f"open http://127.0.0.1:{port}/ (Ctrl-C ends everything)"
+                )
+                if arguments:
+                    command = _start_command(arguments)
+            elif not up and time.monotonic() > deadline:
+                raise LaunchError(f"the web server did not answer within {UP_SECONDS} seconds.")
+            if command is not None and command.poll() is not None:
+                return command.returncode
+        return 0
+    finally:
+        if command is not None and command.poll() is None:
+            command.terminate()
+            command.wait(10)
 
 
 # --- checks, each with a sentence
@@ -154,6 +162,16 @@ def _only_one(var: Path) -> Iterator[None]:
                 f"a demo already runs with the data in {var}; end it with Ctrl-C first."
             ) from None
         yield
+
+
+def _runs_already(var: Path) -> bool:
+    """Whether somebody holds the lock of `_only_one`."""
+    with (var / "demo.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager

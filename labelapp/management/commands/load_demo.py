@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from labelapp.models import Run
 from labelapp.services.demo import demo_project_create, demo_round_open, signins_file
@@ -13,7 +13,12 @@ from labelapp.tasks import run_execute
 class Command(BaseCommand):
     help = "Create the demo project, its people, prompts, base model and round 1; safe to repeat."
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--without-round", action="store_true", help="leave it to another to open a round"
+        )
+
+    def handle(self, *args: Any, without_round: bool = False, **options: Any) -> None:
         project, made = demo_project_create()
         if made:
             self.stdout.write(f"Made the demo project with {project.prompts.count()} prompts.")
@@ -25,7 +30,7 @@ class Command(BaseCommand):
             run.refresh_from_db()
             if run.state != Run.State.DONE:
                 raise CommandError(f"The base model could not be prepared. {run.error}")
-        round_ = demo_round_open(project)
+        round_ = None if without_round else demo_round_open(project)
         if round_ is not None:
             self.stdout.write(f"Opened round {round_.number}; answers to rank are being drawn.")
         self._tell_signins()
