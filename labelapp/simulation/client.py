@@ -100,7 +100,7 @@ class LabelerClient:
         return self._ask("POST", path, json=data, headers={"X-CSRFToken": self._token()})
 
     def _token(self) -> str:
-        return self._http.cookies.get("csrftoken", "")
+        return self._http.cookies.get("csrftoken") or ""
 
     def _ask(self, method: str, path: str, **content: Any) -> httpx.Response:
         """One request, tried again until it is answered or patience ends."""
