@@ -91,7 +91,7 @@ def metrics_lines(run_id: UUID) -> list[dict[str, Any]]:
 def failure_sentence(run_id: UUID, exit_code: int) -> str:
     """Why a stage ended badly, in words for the page."""
     if exit_code < 0:
-        words = last_words(run_id)
+        words = last_words(run_id) or _last_figures(run_id)
         said = f" Its last words: {words}" if words else " It said nothing before."
         if -exit_code == signal.SIGKILL:
             return (
@@ -110,6 +110,11 @@ def failure_sentence(run_id: UUID, exit_code: int) -> str:
     words = last_words(run_id)
     said = f" Its last words: {words}" if words else " Its log is empty."
     return f"The training process ended with exit code {exit_code} and no result." + said
+
+
+def _last_figures(run_id: UUID) -> str:
+    lines = metrics_lines(run_id)
+    return f"step {lines[-1]['step']} of {lines[-1]['total']}." if lines else ""
 
 
 def last_words(run_id: UUID, limit: int = LAST_WORDS) -> str:

@@ -157,10 +157,10 @@ class _Execution:
         run = self._ask(lambda: Run.objects.get(pk=self.run_id))
         token = {"run_id": self.run_id, "token": self.token}
         code = 0 if is_finished(self.run_id) else self._train(run)
+        self._beat(now=True)  # its last figures
         if is_finished(self.run_id):
             made = self._verified()
             self._import_chunks(run, last=True)
-            self._beat(now=True)
             self._ask(lambda: run_finish(**token, outcome=made))
         elif self.cancel:
             self._ask(lambda: run_cancelled(**token))
