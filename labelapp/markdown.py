@@ -5,6 +5,7 @@ What comes in is hostile. Raw HTML is shown as text, links may only lead to http
 """
 
 import re
+from typing import Any
 
 import nh3
 from django.utils.html import format_html
@@ -44,9 +45,12 @@ SCHEMES = {"http", "https", "mailto"}
 LONGEST = 200_000
 """Characters; what is longer is shown as it is, unrendered."""
 
+DEEPEST = 30
+"""Levels of lists and quotes; the parser drops what is deeper, so such a text is shown as it is too."""
+
 _HEADING = re.compile(r"<(/?)h([1-6])>")
 _parser = (
-    MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": 30})
+    MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": DEEPEST})
     .enable(["table", "strikethrough"])
     .disable(["image"])
 )
@@ -54,12 +58,15 @@ _parser = (
 
 def render(text: str) -> SafeString:
     """Sanitised HTML of ``text``. Headings step down two levels, since the page has its own."""
-    if len(text) > LONGEST:
-        return format_html("<pre>{}</pre>", text)
-    html = _HEADING.sub(lambda m: f"<{m[1]}h{min(int(m[2]) + 2, 6)}>", _parser.render(text))
+    env: dict[str, Any] = {}
+    tokens = _parser.parse(text, env) if len(text) <= LONGEST else None
+    if tokens is None or any(token.level >= DEEPEST - 1 for token in tokens):
+        return format_html('<p class="plain">{}</p>', text)
+    html = _parser.renderer.render(tokens, _parser.options, env)
+    stepped = _HEADING.sub(lambda m: f"<{m[1]}h{min(int(m[2]) + 2, 6)}>", html)
     return mark_safe(
         nh3.clean(
-            html,
+            stepped,
             tags=TAGS,
             attributes=ATTRIBUTES,
             url_schemes=SCHEMES,
