@@ -38,7 +38,7 @@ def _run(stage: str, path: Path) -> None:
             print(f"{run.out} is finished already; nothing to do.", file=sys.stderr)
             return
         config = load_config(stage, path)
-        _quiet()
+        _prepare()
         importlib.import_module(MODULES[stage]).run(config, run)
 
 
@@ -52,8 +52,14 @@ def _named_out(path: Path) -> str | None:
     return out if isinstance(out, str) and out else None
 
 
-def _quiet() -> None:
-    """Keep the libraries' own bars and advice out of the run's log."""
+def _prepare() -> None:
+    """Set what torch and transformers read once, when they are imported.
+
+    OpenMP threads that wait for each other spin by default; where other processes share the
+    cores (the web server, a browser) that makes training ten times slower, so they sleep early.
+    The libraries' own bars and advice stay out of the run's log.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TQDM_DISABLE", "1")  # of bars that do not say otherwise
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

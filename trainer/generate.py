@@ -216,7 +216,9 @@ class _Group:
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
+            # An index, not the count 1: a slice is not contiguous, and the output layer would
+            # then copy its weights once a row.
+            logits_to_keep=torch.tensor([-1], device=self.device),
         )
         return out.logits[:, -1].float()  # type: ignore[no-any-return]
 
