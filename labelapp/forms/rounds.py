@@ -91,7 +91,7 @@ class RoundForm(PromptChoiceForm):
         field = self.fields["instructions"]
         assert isinstance(field, forms.ModelChoiceField)
         field.queryset = project.instructions.all()
-        field.label_from_instance = instructions_label  # type: ignore[method-assign]
+        field.label_from_instance = instructions_label  # type: ignore[method-assign, assignment]
         self.initial.setdefault("instructions", project.instructions.first())
 
     def clean(self) -> dict[str, Any]:

@@ -43,8 +43,12 @@ def round_get(*, project: Project, number: int) -> Round:
 
 def rounds_list(project: Project) -> QuerySet[Round]:
     """All rounds, newest first, each with ``places`` (labels wanted) and ``labels`` (handed in)."""
-    return project.rounds.select_related("policy", "instructions").annotate(
-        places=Sum("tasks__overlap", default=0), labels=Sum("tasks__submitted", default=0)
+    return (
+        project.rounds.select_related("policy", "instructions")
+        .annotate(
+            places=Sum("tasks__overlap", default=0), labels=Sum("tasks__submitted", default=0)
+        )
+        .order_by("-number")
     )
 
 
@@ -159,7 +163,8 @@ def instructions_get(*, project: Project, number: int) -> InstructionVersion:
 
 def instructions_list(project: Project) -> QuerySet[InstructionVersion]:
     """All versions, newest first, each with ``round_count``."""
-    return project.instructions.select_related("created_by").annotate(round_count=Count("round"))
+    found = project.instructions.select_related("created_by")
+    return found.annotate(round_count=Count("round")).order_by("-number")
 
 
 def people_list(project: Project, *, words: str = "") -> QuerySet[Membership]:

@@ -37,7 +37,7 @@ def figure(value: Any) -> str:
     if value and abs(value) < 0.001:
         return f"{value:.1e}"
     places = 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
-    return number_format(value, decimal_pos=places)
+    return number_format(round(value, places), decimal_pos=places)
 
 
 @register.filter
@@ -45,4 +45,4 @@ def percent(value: Any) -> str:
     """A fraction as ``71.9%``; a dash where there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–"
-    return f"{number_format(value * PERCENT, decimal_pos=1)}%"
+    return f"{number_format(round(value * PERCENT, 1), decimal_pos=1)}%"

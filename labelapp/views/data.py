@@ -25,7 +25,8 @@ class ExportThrottle(UserRateThrottle):
     scope = "export"
 
     def get_rate(self) -> str:
-        return str(settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"][self.scope])
+        rates: dict[str, str] = settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"]  # type: ignore[assignment]
+        return rates[self.scope]
 
 
 @require_safe

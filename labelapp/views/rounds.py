@@ -1,5 +1,6 @@
 """Rounds: the list, a round and its work, opening and closing one, starting a training on it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib import messages
@@ -95,10 +96,10 @@ def _like_the_last(last: Round | None) -> dict[str, Any]:
 
 
 def _counts(
-    membership: Membership, sent: QueryDict | None, initial: dict[str, Any]
+    membership: Membership, sent: QueryDict | None, initial: Mapping[str, Any]
 ) -> PromptCounts:
     """Prompts that fit what is ticked."""
-    chosen: dict[str, Any] = initial
+    chosen: Mapping[str, Any] = initial
     if sent is not None:
         form = PromptChoiceForm(sent)
         chosen = form.cleaned_data if form.is_valid() else {}
