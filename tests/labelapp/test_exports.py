@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.core.cache import cache
 from django.test import Client
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from labelapp.errors import NotFound, SnapshotMismatch
 from labelapp.models import Demonstration, Prompt, Role, Snapshot
@@ -157,7 +157,7 @@ def test_a_damaged_folder_is_told_and_nothing_is_sent(comparisons: Snapshot) -> 
     assert "not in the store" in answer.content.decode()
 
 
-def test_exports_are_limited_per_person(comparisons: Snapshot, settings: SettingsWrapper) -> None:
+def test_exports_are_limited_per_person(comparisons: Snapshot, settings: Settings) -> None:
     settings.REST_FRAMEWORK = {
         **settings.REST_FRAMEWORK,
         "DEFAULT_THROTTLE_RATES": {"export": "2/hour"},
