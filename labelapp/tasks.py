@@ -30,7 +30,7 @@ def worker_leaves(**kwargs: object) -> None:
     _leaving.set()
 
 
-@shared_task(name="labelapp.tasks.run_execute", queue=GPU_QUEUE)
+@shared_task(name="labelapp.tasks.run_execute")  # routed to GPU_QUEUE by CELERY_TASK_ROUTES
 def run_execute(run_id: str) -> None:
     """Carry out one run, then nudge for those that waited for it."""
     worker = f"{socket.gethostname()}:{os.getpid()}"
