@@ -17,6 +17,8 @@ KINDS = (DEMONSTRATION, RANKING)
 NO_TEXT = "No demonstration of this prompt in the file."
 GONE = 409
 """Status of work that was handed in before, or whose place was taken."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+"""Seconds before asking again while answers are still being drawn; growing, to leave the CPU to them."""
 _NAMESPACE = uuid.UUID("5ca1ab1e-0000-4000-8000-000000000000")
 
 
@@ -77,12 +79,16 @@ class Labeler:
     def work(self) -> None:
         """Sign in and work until the crew is stopped or the round has nothing more."""
         self.client.sign_in()
+        pause = SHORTEST_PAUSE
         while not self.shared.stop.is_set():
             more_to_come = self.shared.wait_for_more.is_set()  # as it stood before we asked
-            if not self._one():
-                if not more_to_come:
-                    return
-                self.idle(1.0)
+            if self._one():
+                pause = SHORTEST_PAUSE
+            elif more_to_come:
+                self.idle(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                return
 
     def _one(self) -> bool:
         """Do one task of either kind; False when there is none."""

@@ -37,7 +37,7 @@ CHIEF = "demo-round"
 AGAIN = "Start the demo round again: it goes on where it was."
 EVERY = 10.0
 """Seconds between two lines about the same thing."""
-SHOWN = ("loss", "accuracy", "reward", "kl", "tokens_per_second")
+SHOWN = ("loss", "accuracy", "valid_accuracy", "reward", "kl", "tokens_per_second")
 """Figures worth a place in a line of progress."""
 
 Say = Callable[[str], None]
@@ -57,7 +57,10 @@ class RoundPlan:
     max_new_tokens: int = 48
     temperature: float = 1.0
     profile: str = "demo"
-    evaluation_seed: int = 1
+
+
+EVALUATION_SEEDS = {"base": 1, "sft": 2, "policy": 3}
+"""Another for each, so that the answers compared were drawn independently."""
 
 
 class DemoRound:
@@ -81,7 +84,7 @@ class DemoRound:
         base = self.base_version()
         round_ = self.open_round()
         self.began = min(self.began, round_.created_at)
-        evaluations = {"base": self.evaluation(base, round_)}
+        evaluations = {"base": self.evaluation("base", base, round_)}
         self.label(round_)
         training = self.train(round_)
         while True:
@@ -89,7 +92,7 @@ class DemoRound:
             for name, stage in (("sft", Run.Stage.SFT), ("policy", Run.Stage.PPO)):
                 version = ModelVersion.objects.filter(run=runs[stage]).first()
                 if name not in evaluations and version is not None:
-                    evaluations[name] = self.evaluation(version, round_)
+                    evaluations[name] = self.evaluation(name, version, round_)
             if self.finished([*runs.values(), *evaluations.values()]) and len(evaluations) == 3:
                 break
             time.sleep(1.0)
@@ -161,7 +164,7 @@ class DemoRound:
         )
         return round_
 
-    def evaluation(self, version: ModelVersion, round_: Round) -> Run:
+    def evaluation(self, name: str, version: ModelVersion, round_: Round) -> Run:
         """The run that answers the test prompts with this version, for this round."""
         found = (
             self.project.runs.filter(
@@ -169,7 +172,7 @@ class DemoRound:
                 round=None,
                 inputs__role="model",
                 inputs__version=version,
-                settings__seed=self.plan.evaluation_seed,
+                settings__seed=EVALUATION_SEEDS[name],
                 created_at__gte=round_.created_at,
             )
             .order_by("created_at")
@@ -183,7 +186,7 @@ class DemoRound:
                 k=self.plan.k,
                 temperature=self.plan.temperature,
                 max_new_tokens=self.plan.max_new_tokens,
-                seed=self.plan.evaluation_seed,
+                seed=EVALUATION_SEEDS[name],
             )
         elif found.state not in (*LIVE, Run.State.DONE):
             found = run_retry(run=found, by=self.chief)

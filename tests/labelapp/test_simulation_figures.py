@@ -1,6 +1,7 @@
 """The figures of a demo round, from rows that were worked by hand."""
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def run_of(project: Project, stage: str, seconds: float, **fields: object) -> Ru
 
 
 def answer(run: Run, prompt: Prompt, texts: list[str]) -> None:
-    version = run.project.versions.first()
+    version = run.project.versions.get()
     for index, text in enumerate(texts):
         Sample.objects.create(
             project=run.project,
@@ -122,7 +123,7 @@ def answer(run: Run, prompt: Prompt, texts: list[str]) -> None:
         )
 
 
-def lengths(texts: list[str]) -> list[float]:
+def lengths(texts: Sequence[str]) -> list[float]:
     return [float(len(text)) for text in texts]
 
 

@@ -25,7 +25,7 @@ class Command(BaseCommand):
         add("--url", help="where labelapp answers (default: here, at LABELAPP_PORT)")
         add("--preference", choices=sorted(UTILITIES), default="concise")
         add("--demonstrations", type=Path, default=DEMONSTRATIONS, metavar="FILE")
-        add("--labelers", type=int, default=4, help="how many at once")
+        add("--labelers", type=int, default=3, help="how many at once")
         add("--rankings", type=int, default=200, help="ranking tasks")
         add("--both", type=int, default=40, help="ranking tasks that two labelers do")
         add("--k", type=int, default=4, help="answers to rank, and per test prompt")
