@@ -1,5 +1,6 @@
 """A demo round's steps: each finds what was done before; killed in the middle, the whole goes on."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -140,6 +141,28 @@ def test_what_cannot_be_done_gets_a_sentence(tmp_path: Path, settings: LazySetti
     User.objects.filter(username="demo-round").update(simulated=False)
     with pytest.raises(CommandError, match="demo-round is a person's account"):
         call_command("demo_round", project="garden")
+
+
+def test_a_demo_that_runs_already_is_worked_with_and_the_commands_status_kept(
+    tmp_path: Path,
+) -> None:
+    def launched(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "labelapp.launch", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"LABELAPP_VAR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+
+    with (tmp_path / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = launched("demo_round", "--help")
+        wrong = launched("demo_round", "--profile", "none")
+    assert done.returncode == 0
+    assert "a demo runs already; working with it." in done.stdout
+    assert "--rankings" in done.stdout
+    assert wrong.returncode == 2
 
 
 # --- the whole, on a tiny model

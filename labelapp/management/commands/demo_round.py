@@ -11,7 +11,7 @@ from labelapp.models import Project
 from labelapp.profiles import PROFILES
 from labelapp.simulation.crew import DEMONSTRATIONS, Plan
 from labelapp.simulation.report import report_sentence, report_table, report_write
-from labelapp.simulation.round import DemoRound, RoundPlan, one_at_a_time
+from labelapp.simulation.round import AGAIN, DemoRound, RoundPlan, one_at_a_time
 from labelapp.simulation.utilities import UTILITIES
 from labelapp.tasks import runs_nudge
 
@@ -58,6 +58,8 @@ class Command(BaseCommand):
                 steps.close()
         except LabelappError as error:
             raise CommandError(error.message) from None
+        except KeyboardInterrupt:
+            raise CommandError(f"Stopped. {AGAIN}", returncode=130) from None
         self._say(f"\n{report_table(figures)}\n\n{report_sentence(figures)}")
         self._say(f"The figures are in {path}. Promote the new policy on the models page.")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -13,6 +14,8 @@ from labelapp.simulation.choice import AGREEMENT
 from labelapp.simulation.crew import DEMONSTRATIONS, Done, Plan, crew_run
 from labelapp.simulation.utilities import UTILITIES
 
+HERE = f"http://127.0.0.1:{settings.LABELAPP_PORT}"
+
 
 class Command(BaseCommand):
     help = __doc__
@@ -20,7 +23,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
         add("--project", default="demo", help="slug of the project")
-        add("--url", default="http://127.0.0.1:8000", help="where labelapp answers")
+        add("--url", default=HERE, help="where labelapp answers")
         add("--count", type=int, default=2, help="how many labelers at once")
         add("--preference", choices=sorted(UTILITIES), default="concise")
         add("--demonstrations", type=Path, default=DEMONSTRATIONS, metavar="FILE")
@@ -54,4 +57,6 @@ class Command(BaseCommand):
                 tell(done)
         except (LabelappError, ValueError) as error:
             raise CommandError(str(error)) from None
+        except KeyboardInterrupt:
+            raise CommandError("Stopped; what was handed in stays.", returncode=130) from None
         self.stdout.write(done.sentence)
