@@ -16,7 +16,7 @@ class SignInForm(AuthenticationForm):
 
     error_messages = {  # noqa: RUF012
         "invalid_login": _(
-            "This user name and password do not fit. Both mind upper and lower case."
+            "This user name and password do not match. Upper and lower case matter in both."
         ),
         "inactive": _("This account is deactivated. An admin of your project can tell you more."),
     }

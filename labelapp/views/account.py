@@ -28,6 +28,7 @@ from labelapp.forms.account import (
     NewPasswordForm,
     SignInForm,
 )
+from labelapp.models import User
 from labelapp.selectors.access import memberships_of
 from labelapp.services.accounts import account_name_set
 from labelapp.services.people import invite_accept, invite_find
@@ -106,6 +107,7 @@ class PasswordReset(PasswordResetConfirmView):
 def account(request: HttpRequest) -> HttpResponse:
     """Name, and what one is in which project."""
     user = request.user
+    assert isinstance(user, User)
     form = NameForm(request.POST or None, initial={"full_name": user.get_full_name()})
     if request.method == "POST" and form.is_valid():
         account_name_set(user=user, full_name=form.cleaned_data["full_name"])

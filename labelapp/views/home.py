@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
-from labelapp.models import Membership, Role
+from labelapp.models import Membership, Role, User
 from labelapp.selectors.access import memberships_of
 from labelapp.views.access import member
 
@@ -16,6 +16,7 @@ START = {Role.LABELER: "work", Role.ADMIN: "rounds", Role.RESEARCHER: "data"}
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     """Straight to one's work, or to a choice where there are several projects, or none."""
+    assert isinstance(request.user, User)
     memberships = memberships_of(request.user)
     if len(memberships) == 1:
         return _start(memberships[0])

@@ -11,6 +11,8 @@ const letters = [...cards.keys()];
 const listFormat = new Intl.ListFormat(document.documentElement.lang, { type: "conjunction" });
 const list = (items) => listFormat.format(items);
 
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
 let slots = rank.empty(letters.length);
 let armed = null;
 const past = [];
@@ -50,7 +52,7 @@ function undo() {
 function arm(letter) {
   armed = letter;
   draw();
-  cards.get(letter).scrollIntoView({ block: "nearest", behavior: "smooth" });
+  cards.get(letter).scrollIntoView({ block: "nearest", behavior: calm.matches ? "auto" : "smooth" });
   $("armed").textContent = fill(page.words.armed, { letter });
 }
 

@@ -55,7 +55,7 @@ def test_signing_in_leads_to_the_work_of_ones_role(project: Project, labeler: Us
 
 def test_a_wrong_password_gets_a_plain_sentence(labeler: User) -> None:
     response = Client().post("/sign-in/", {"username": "lena", "password": "no"})
-    assert "This user name and password do not fit." in response.content.decode()
+    assert "This user name and password do not match." in response.content.decode()
 
 
 @pytest.mark.lockout
