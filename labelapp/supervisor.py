@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from labelapp.processes import Process
 RESTARTS = 5
 """More ends of one process than this within RESTART_WINDOW seconds, and the whole gives up."""
 RESTART_WINDOW = 60.0
+KILL_SECONDS = 10.0
+MARK = "LABELAPP_SUPERVISED_BY"
+"""In the environment of everything we start, so that it is found again at the end."""
 
 
 @dataclass
@@ -38,7 +42,7 @@ class Supervisor:
         self._wanted = threading.Event()
         self._wanted.set()
         self._printing = threading.Lock()
-        self._known: dict[int, psutil.Process] = {}
+        self._mark = f"{os.getpid()}-{secrets.token_hex(8)}"
 
     def stop(self) -> None:
         """Ask for the end; safe in a signal handler."""
@@ -52,7 +56,6 @@ class Supervisor:
     def watch(self, every: float = 0.5) -> str | None:
         """One look: restart what ended; the reason to give up, or None. Sleeps `every` seconds first."""
         time.sleep(every)
-        self._remember()
         for child in self.children:
             if child.popen is None or child.popen.poll() is None:
                 continue
@@ -74,13 +77,13 @@ class Supervisor:
 
     def end(self) -> None:
         """End every process and all that they started: ask, wait as long as each may take, then kill."""
-        self._remember()
         self._end(self.children)
-        survivors = [process for process in self._known.values() if _runs(process)]
-        for process in survivors:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(survivors, timeout=5)
+        deadline = time.monotonic() + KILL_SECONDS
+        while (left := self._descendants()) and time.monotonic() < deadline:
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(left, timeout=1)
 
     def say(self, name: str, line: str) -> None:
         """Print one line under a process's name."""
@@ -91,6 +94,7 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         popen = subprocess.Popen(
             child.process.arguments,
+            env=os.environ | {MARK: self._mark},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -98,7 +102,6 @@ class Supervisor:
             preexec_fn=_die_with_parent,
         )
         child.popen = popen
-        self._known[popen.pid] = psutil.Process(popen.pid)
         threading.Thread(
             target=self._print, args=(child.process.name, popen.stdout), daemon=True
         ).start()
@@ -108,15 +111,14 @@ class Supervisor:
             for line in stream:
                 self.say(name, line.decode(errors="replace").rstrip("\n"))
 
-    def _remember(self) -> None:
-        """Note every descendant while its parents live: orphans could not be found later."""
-        for child in self.children:
-            if child.popen is None:
-                continue
-            with contextlib.suppress(psutil.Error):
-                for process in psutil.Process(child.popen.pid).children(recursive=True):
-                    self._known[process.pid] = process
-        self._known = {pid: process for pid, process in self._known.items() if _runs(process)}
+    def _descendants(self) -> list[psutil.Process]:
+        """All that our processes started, in whatever session and whoever their parent is now: the mark is inherited."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == self._mark and _runs(process):
+                    found.append(process)
+        return found
 
     def _end(self, children: list[_Child]) -> None:
         running = [child for child in children if child.popen is not None]

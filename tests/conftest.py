@@ -1,6 +1,8 @@
 """What every test shares: real servers (tests/servers.py), fast hashing, and the lockout off unless asked for."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +36,14 @@ def store(settings: Settings, tmp_path: Path) -> Path:
     folder.mkdir()
     settings.LABELAPP_STORE = folder
     return folder
+
+
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """For servers of a test's own: pytest closes its folders to the user that PostgreSQL runs as."""
+    folder = Path(tempfile.mkdtemp(prefix="labelapp-servers-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[EmbeddedServers]:
-    pair = EmbeddedServers(tmp_path / "embedded", durable=True)
+def servers(server_folder: Path) -> Iterator[EmbeddedServers]:
+    pair = EmbeddedServers(server_folder / "embedded", durable=True)
     yield pair
     pair.stop()
 
@@ -135,11 +135,11 @@ def test_a_killed_user_leaves_no_lock(servers: EmbeddedServers) -> None:
     assert servers.postgres_pid() is None
 
 
-def test_a_command_line_finds_the_servers_of_a_running_one(tmp_path: Path) -> None:
-    pair = EmbeddedServers(embedded.folder(tmp_path), durable=False)
+def test_a_command_line_finds_the_servers_of_a_running_one(server_folder: Path) -> None:
+    pair = EmbeddedServers(embedded.folder(server_folder), durable=False)
     environment = {
         name: text for name, text in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")
-    } | {"LABELAPP_VAR": str(tmp_path)}
+    } | {"LABELAPP_VAR": str(server_folder)}
     script = (
         "from django.conf import settings as s; print(s.DATABASES['default']['PORT'], s.REDIS_URL)"
     )
