@@ -5,7 +5,7 @@ from django.utils.translation import gettext_lazy as _
 
 from labelapp.models import PromptKind, Split, Upload, UseCase
 
-UPLOAD_BYTES = 20 * 1024 * 1024
+UPLOAD_BYTES = 20_000_000
 INSTRUCTIONS_CHARACTERS = 60_000
 
 

@@ -210,6 +210,7 @@ def invites_open(project: Project) -> list[Invite]:
 class PersonWork:
     """What one person has done in a round."""
 
+    labeler_id: int
     name: str
     simulated: bool
     demonstrations: int
@@ -245,6 +246,7 @@ def work_by_person(round_: Round) -> list[PersonWork]:
     )
     work = [
         PersonWork(
+            labeler_id=row["labeler_id"],
             name=f"{row['labeler__first_name']} {row['labeler__last_name']}".strip()
             or row["labeler__username"],
             simulated=row["labeler__simulated"],

@@ -65,13 +65,13 @@ CURVES: dict[str, tuple[Curves, ...]] = {
     Run.Stage.REWARD: (
         Curves(
             _("Loss"),
-            _("Of the K-wise rankings."),
-            (("loss", _("Train")), ("valid_loss", _("Held out"))),
+            _("Per untied pair of the rankings; held-out ones beside it."),
+            (("loss", _("Train")), ("log_loss", _("Held out"))),
         ),
         Curves(
             _("Accuracy"),
             _("Share of untied pairs in which the better answer scores higher."),
-            (("accuracy", _("Train")), ("valid_accuracy", _("Held out"))),
+            (("accuracy", _("Held out")), ("train_accuracy", _("Train"))),
             percent=True,
         ),
     ),
@@ -103,8 +103,8 @@ CURVES: dict[str, tuple[Curves, ...]] = {
 FIGURES: dict[str, tuple[tuple[str, Text, bool], ...]] = {
     Run.Stage.SFT: (("valid_loss", _("held-out loss"), False), ("loss", _("loss"), False)),
     Run.Stage.REWARD: (
-        ("valid_accuracy", _("of held-out pairs"), True),
-        ("accuracy", _("of pairs"), True),
+        ("accuracy", _("of held-out pairs"), True),
+        ("log_loss", _("held-out loss"), False),
         ("loss", _("loss"), False),
     ),
     Run.Stage.PPO: (

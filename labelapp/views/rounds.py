@@ -1,6 +1,7 @@
 """Rounds: the list, a round and its work, opening and closing one, starting a training on it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import messages
@@ -14,8 +15,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from labelapp.errors import BadInput, StateConflict
 from labelapp.forms.rounds import PromptChoiceForm, RoundForm, TrainingForm
 from labelapp.models import Membership, Project, Role, Round, Run
+from labelapp.pseudonyms import labeler_pseudonym
 from labelapp.selectors.burndown import round_burndown
 from labelapp.selectors.lists import (
+    PersonWork,
     PromptCounts,
     prompt_counts,
     round_get,
@@ -25,6 +28,7 @@ from labelapp.selectors.lists import (
 )
 from labelapp.selectors.progress import round_progress
 from labelapp.selectors.readiness import TrainingNeed, training_need
+from labelapp.selectors.registry import pretrain_text_note
 from labelapp.services.rounds import round_close, round_open
 from labelapp.services.runs import sampling_queue
 from labelapp.services.trainings import training_label_counts, training_start
@@ -119,6 +123,14 @@ def round_new_counts(request: HttpRequest, membership: Membership) -> HttpRespon
     return render(request, "labelapp/_round_counts.html", context)
 
 
+def _people(membership: Membership, shown: Round) -> list[PersonWork]:
+    """Who did how much; researchers see the pseudonyms of the exports."""
+    work = work_by_person(shown)
+    if membership.role == Role.ADMIN:
+        return work
+    return [replace(person, name=labeler_pseudonym(person.labeler_id)) for person in work]
+
+
 def _need(project: Project) -> TrainingNeed:
     return training_need(
         project,
@@ -137,10 +149,11 @@ def _live(request: HttpRequest, membership: Membership, shown: Round) -> dict[st
         "membership": membership,
         "round": shown,
         "progress": round_progress(shown),
-        "people": work_by_person(shown),
+        "people": _people(membership, shown),
         "sampling": sampling,
         "trainings": trainings,
         "need": _need(membership.project),
+        "text_note": pretrain_text_note(),
         "running_training": membership.project.trainings.filter(state="active").first(),
         "chart": burndown_chart(shown),
     }

@@ -68,7 +68,7 @@ class Chart {
     this.shown = shown;
     if (same) this.plot.setData(data);
     else this.draw();
-    this.read(null);
+    this.read(this.plot.cursor.idx);
     this.describe();
     this.tabulate();
   }

@@ -4,6 +4,7 @@ import pytest
 from django.test import Client
 
 from labelapp.models import Demonstration, Role, Snapshot
+from labelapp.pseudonyms import labeler_pseudonym
 from tests.factories import make_member, make_project, make_round, make_task
 from tests.labelapp.steering_cast import demonstrate, make_cast, signed_in, streamed
 
@@ -83,9 +84,13 @@ def test_rounds_trainings_and_models_can_be_read_but_not_steered() -> None:
         assert "<form" not in inside, path
 
 
-def test_exports_and_pages_do_not_name_labelers_to_researchers_by_account() -> None:
+def test_labelers_stand_under_their_pseudonyms() -> None:
     cast = make_cast()
-    client = signed_in(cast.people["researcher"])
-    answer = client.get(f"/p/garden/data/{cast.snapshot.name}/native/")
-    rows = streamed(answer)
-    assert cast.people["labeler"].username.encode() not in rows
+    client, labeler = signed_in(cast.people["researcher"]), cast.people["labeler"]
+    pseudonym = labeler_pseudonym(labeler.pk)
+    rows = streamed(client.get(f"/p/garden/data/{cast.snapshot.name}/native/")).decode()
+    page = text(client, "/p/garden/rounds/1/")
+    assert pseudonym in rows
+    assert pseudonym in page
+    assert labeler.username not in rows + page
+    assert labeler.username in text(signed_in(cast.people["admin"]), "/p/garden/rounds/1/")
