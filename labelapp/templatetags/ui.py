@@ -9,7 +9,7 @@ from typing import Any
 from django import template
 from django.conf import settings
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
@@ -106,10 +106,7 @@ def navigation(context: template.Context) -> list[NavItem]:
     for label, name, drawing, roles, children in _NAV:
         if membership.role not in roles:
             continue
-        try:
-            url = reverse(name, kwargs={"slug": membership.project.slug})
-        except NoReverseMatch:
-            continue
+        url = reverse(name, kwargs={"slug": membership.project.slug})
         items.append(NavItem(label, url, drawing, here == name or here in children))
     return items
 

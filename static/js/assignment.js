@@ -6,6 +6,7 @@
 import { send } from "./api.js";
 
 const SAVE_AFTER = 600; // ms without typing
+const SAVE_WITHIN = 1_000; // however long one types without a pause
 const RETRY_AFTER = 5_000;
 const BEAT_EVERY = 60_000;
 const IDLE_AFTER = 60_000; // time without a sign of the person is not counted
@@ -32,6 +33,7 @@ export class AssignmentPage {
     this.revision = 0;
     this.savedRevision = 0;
     this.timer = null;
+    this.unsavedSince = null;
     this.busy = false;
     this.closed = false;
     this.status = document.getElementById("saved");
@@ -61,7 +63,9 @@ export class AssignmentPage {
     this.#keep();
     this.#say("saving", this.words.saving);
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#saveNow(), SAVE_AFTER);
+    this.unsavedSince ??= Date.now();
+    const wait = Math.min(SAVE_AFTER, this.unsavedSince + SAVE_WITHIN - Date.now());
+    this.timer = setTimeout(() => this.#saveNow(), Math.max(wait, 0));
   }
 
   /** Hand in `content` ({text} or {groups}); goes on to the next task. Tries until it is told yes or no. */
@@ -178,6 +182,7 @@ export class AssignmentPage {
     clearTimeout(this.timer);
     if (this.closed || this.busy || this.revision === this.savedRevision) return;
     this.busy = true;
+    this.unsavedSince = null;
     const revision = this.revision;
     try {
       const answer = await this.#send("PUT", "draft", this.#draftBody());

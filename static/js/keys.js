@@ -29,6 +29,9 @@ export function keysListen({ chords = {}, bare = () => false }) {
       event.preventDefault();
     }
   });
+  if (/Mac|iP(hone|ad)/.test(navigator.userAgent)) {
+    for (const hint of document.querySelectorAll("kbd")) hint.textContent = hint.textContent.replace("Ctrl", "⌘");
+  }
   const box = document.getElementById("keys-bare");
   if (!box) return;
   box.checked = bareOn();

@@ -1,6 +1,7 @@
 """Writing a demonstration in Chromium: what is typed is never lost, and counts once."""
 
 import pytest
+from django.contrib.sessions.models import Session
 from playwright.sync_api import Page, Route, expect
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
@@ -8,7 +9,7 @@ from pytest_django.live_server_helper import LiveServer
 from labelapp.models import Assignment, Demonstration
 from labelapp.services.assignments import assignment_claim_next, assignments_lapse
 from tests import factories
-from tests.e2e.labeling import Desk, desk
+from tests.e2e.labeling import Desk, desk, sign_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
 
@@ -81,6 +82,30 @@ def test_typing_offline_is_saved_by_itself_once_online(at_desk: Desk) -> None:
     saved(page)
     assignment.refresh_from_db()
     assert assignment.draft["text"] == "Back in a minute."
+
+
+def test_one_who_types_without_a_pause_is_saved_meanwhile(at_desk: Desk) -> None:
+    at_desk.task("demonstration")
+    assignment = at_desk.take()
+    at_desk.page.locator("#answer").press_sequentially("word " * 12, delay=40)
+    assignment.refresh_from_db()
+    assert assignment.draft["text"].startswith("word")
+
+
+def test_signed_out_meanwhile_one_is_told_and_loses_nothing(at_desk: Desk) -> None:
+    at_desk.task("demonstration")
+    assignment = at_desk.take()
+    page = at_desk.page
+    Session.objects.all().delete()
+    page.locator("#answer").fill("Written after the session ended.")
+    expect(page.locator("#task-notice")).to_contain_text("You are signed out.")
+    sign_in(page, at_desk.url, "lena")
+    page.get_by_role("button", name="Go on").click()
+    at_desk.arrived()
+    expect(page.locator("#answer")).to_have_value("Written after the session ended.")
+    saved(page)
+    assignment.refresh_from_db()
+    assert assignment.draft["text"] == "Written after the session ended."
 
 
 def test_a_submit_whose_answer_got_lost_is_sent_again_and_counts_once(at_desk: Desk) -> None:
