@@ -117,8 +117,8 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
     """The token of each row: inverse-CDF sampling over softmax(logits / temperature).
 
     ``logits`` [rows, vocabulary] in fp32, ``noise`` [rows] in [0, 1) in fp64; returns [rows].
-    The cumulative sum has two levels, both summed in fp64: over blocks of tokens, then inside
-    the one block that is hit.
+    The cumulative sum has two levels, both in fp64: over the sums of blocks of tokens, then
+    inside the one block that is hit.
     """
     top = logits.amax(dim=-1, keepdim=True)
     if not bool(torch.isfinite(top).all()):
@@ -128,13 +128,13 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
     weights = torch.sub(logits, top).div_(temperature).exp_()
     weights = torch.nn.functional.pad(weights, (0, -weights.shape[-1] % _BLOCK))
     blocks = weights.view(weights.shape[0], -1, _BLOCK)
-    by_block = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    by_block = blocks.sum(dim=-1).cumsum(dim=-1, dtype=torch.float64)
     target = noise.to(by_block).unsqueeze(-1) * by_block[:, -1:]
     block = torch.searchsorted(by_block, target, right=True).clamp_(max=by_block.shape[-1] - 1)
     before = torch.where(block > 0, by_block.gather(1, (block - 1).clamp(min=0)), 0.0)
     inside = blocks.gather(1, block.unsqueeze(-1).expand(-1, 1, _BLOCK)).squeeze(1)
     reached = inside.to(torch.float64).cumsum(dim=-1)
-    # Rounding may leave the target at the block's end: then its last possible token is meant.
+    # Rounding may leave the target past the block's end: then its last possible token is meant.
     limit = torch.nextafter(reached[:, -1:], torch.zeros_like(reached[:, -1:]))
     place = torch.searchsorted(reached, torch.minimum(target - before, limit), right=True)
     return (block * _BLOCK + place).squeeze(-1)

@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from trainer.errors import DiskFull, FolderBusy, IntegrityError, Stopped, TrainerError
 from trainer.records import (
@@ -89,7 +89,7 @@ class Run:
                         found.append(line)
         return found
 
-    def stop(self) -> None:
+    def stop(self) -> NoReturn:
         """End here, after the checkpoint was written, because SIGTERM asked for it."""
         raise Stopped("Asked to stop. The run goes on from its last checkpoint when retried.")
 

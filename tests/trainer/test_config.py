@@ -89,7 +89,7 @@ def test_settings_survive_json(stage: str) -> None:
 
 
 def test_every_error_has_an_exit_code_of_its_own() -> None:
-    kinds = [TrainerError, *TrainerError.__subclasses__()]
+    kinds: list[type[TrainerError]] = [TrainerError, *TrainerError.__subclasses__()]
     assert sorted(kind.exit_code for kind in kinds) == list(range(1, len(kinds) + 1))
 
 
