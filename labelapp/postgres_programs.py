@@ -5,6 +5,7 @@ import os
 import pwd
 import subprocess
 from pathlib import Path
+from typing import Any
 
 SERVER_USER = "labelapp_postgres"
 LONGEST_SECONDS = 150
@@ -67,6 +68,9 @@ def run_postgres_tool(name: str, *arguments: str, folder: Path) -> None:
     if user is not None:
         hand_over(folder)
         _open_the_way(tool)
+    identity: dict[str, Any] = (
+        {"user": user, "group": user, "extra_groups": []} if user is not None else {}
+    )
     with (folder.parent / "postgres.tools.log").open("w+") as output:
         try:
             done = subprocess.run(
@@ -76,7 +80,7 @@ def run_postgres_tool(name: str, *arguments: str, folder: Path) -> None:
                 stderr=subprocess.STDOUT,
                 cwd=folder,
                 timeout=LONGEST_SECONDS,
-                **({"user": user, "group": user, "extra_groups": []} if user else {}),
+                **identity,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise EmbeddedError(f"{name} of the embedded PostgreSQL failed: {error}") from None

@@ -66,7 +66,7 @@ def from_plain(cls: type[T], plain: Any, *, where: str, error: type[TrainerError
     unknown = sorted(set(plain) - set(fields))
     if unknown:
         raise error(f"{where} has the unknown field {unknown[0]!r}; known are {', '.join(fields)}.")
-    hints, values = _hints(cls), {}
+    hints, values = _hints(typing.cast(Any, cls)), {}
     for name, field in fields.items():
         if name in plain:
             values[name] = _convert(plain[name], hints[name], f"{where}.{name}", error)

@@ -1,13 +1,13 @@
 """What every API view of a project shares."""
 
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from rest_framework.request import Request
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
-from labelapp.models import Membership, Role
+from labelapp.models import Membership, Role, User
 from labelapp.selectors.access import membership_get
 
 
@@ -15,9 +15,11 @@ class ProjectView(APIView):
     """An API view under ``p/<slug>/``; sets ``self.membership`` or refuses."""
 
     roles: ClassVar[Collection[Role] | None] = None
-    throttle_classes: ClassVar = [ScopedRateThrottle]  # only where a view names a throttle_scope
+    throttle_classes = [ScopedRateThrottle]  # only where a view names a throttle_scope
     membership: Membership
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        self.membership = membership_get(user=request.user, slug=kwargs["slug"], roles=self.roles)
+        self.membership = membership_get(
+            user=cast(User, request.user), slug=kwargs["slug"], roles=self.roles
+        )

@@ -124,7 +124,10 @@ class SubmitView(LabelerView):
 
     def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
         data = self.checked(SubmitInput, request.data)
-        asked = {"assignment_id": self.own(assignment_id).pk, "labeler": self.labeler}
+        asked: dict[str, Any] = {
+            "assignment_id": self.own(assignment_id).pk,
+            "labeler": self.labeler,
+        }
         label = (
             demonstration_submit(**asked, **data)
             if "text" in data

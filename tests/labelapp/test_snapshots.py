@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -50,7 +51,7 @@ def rank(project: Project, round_: Round, groups: list[list[str]] | None = None)
     )
 
 
-def rows_of(snapshot: Snapshot) -> list[dict[str, object]]:
+def rows_of(snapshot: Snapshot) -> list[dict[str, Any]]:
     text = (snapshot_folder(snapshot.name) / "rows.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 

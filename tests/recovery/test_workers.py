@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from django.conf import settings as django_settings
 from kombu import Connection
+from pytest_django import Settings
 
 from labelapp.models import (
     Demonstration,
@@ -41,7 +41,7 @@ LONG = 300.0
 @pytest.fixture
 def site(
     tmp_path_factory: pytest.TempPathFactory,
-    settings: django_settings,
+    settings: Settings,
     django_db_blocker: pytest.FixtureRequest,
 ) -> Iterator[Site]:
     with (

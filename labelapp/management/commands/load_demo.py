@@ -40,7 +40,7 @@ class Command(BaseCommand):
         """Here and now; after an earlier start that was killed at it, once its lease has run out."""
         give_up = time.monotonic() + 2 * settings.RUN_LEASE_SECONDS
         while True:
-            run_execute.apply(args=[str(run.pk)])
+            run_execute.apply(args=(str(run.pk),))
             run.refresh_from_db()
             if run.state != Run.State.RUNNING or time.monotonic() > give_up:
                 return
