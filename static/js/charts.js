@@ -122,7 +122,7 @@ class Chart {
     return [low >= 0 ? Math.max(low - room, 0) : low - room, top === low ? top + room : top];
   }
 
-  /** The values under the pointer; without one, the last ones. */
+  /** The values under the pointer, each the last one known there; without a pointer, the newest. */
   read(index) {
     if (!this.data) return;
     const x = this.data[0];
@@ -136,7 +136,7 @@ class Chart {
         item.className = `chart-key key-${n % COLOURS.length}`;
         const value = document.createElement("b");
         value.className = "num";
-        value.textContent = this.value(index === null || index === undefined ? last(this.data[n + 1]) : this.data[n + 1][i]);
+        value.textContent = this.value(last(this.data[n + 1].slice(0, i + 1)));
         item.append(one.label, " ", value);
         return item;
       }),
