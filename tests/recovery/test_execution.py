@@ -20,7 +20,11 @@ from labelapp.trainer_gateway import drawn_text_folder, is_finished
 from tests.factories import make_project
 from tests.recovery.conftest import eventually, meanwhile, stage_processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(900),
+]
 
 
 def long_run(project: Project, documents: int = 40) -> Run:

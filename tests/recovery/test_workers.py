@@ -189,3 +189,32 @@ def test_a_gpu_worker_that_is_asked_to_end_hands_its_run_to_the_next(
     assert Sample.objects.filter(run=run).count() == 480
     assert (chunks / "0000" / "manifest.json").stat().st_mtime_ns == first
     assert stage_processes() == []
+
+
+def test_a_database_that_is_away_costs_a_run_neither_its_process_nor_its_answers(
+    site: Site, tiny_folder: Path
+) -> None:
+    project = project_of(tiny_folder, prompts=60)
+    round_ = round_open(
+        project=project, demonstrations_wanted=0, rankings_wanted=60, k=6, max_new_tokens=64
+    )
+    run = round_.runs.get()
+    site.start("worker"), site.start("beat")
+    gpu = site.start("worker-gpu")
+    chunks = run_folder(run.pk) / "chunks"
+
+    def finished_chunks() -> int:
+        return len(list(chunks.glob("*/manifest.json")))
+
+    eventually(lambda: finished_chunks() >= 2, LONG, "two chunks")
+    (child,) = stage_processes(gpu.pid)
+    site.kill_database()
+    before = finished_chunks()
+    eventually(lambda: finished_chunks() > before, LONG, "a chunk without a database")
+    assert child.is_running() or (run_folder(run.pk) / "manifest.json").exists()
+    site.servers.start()
+    eventually(ended(run), LONG, "the end of the run")
+    assert (run.state, run.attempt) == (Run.State.DONE, 1), run.error
+    assert gpu.poll() is None
+    assert Sample.objects.filter(run=run).count() == 360
+    assert round_.tasks.filter(state=Task.State.OPEN).count() == 60
