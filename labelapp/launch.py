@@ -1,7 +1,7 @@
 """What `make demo` runs: servers, migrations, the demo project and every process, until Ctrl-C.
 
-With a command after it (`python -m labelapp.launch demo_round`), runs that management command against the stack, and
-ends with it.
+With a command after it (`python -m labelapp.launch demo_round`), runs that management command against the stack: the
+one that runs already, else one that starts with the command and ends with it.
 """
 
 import fcntl
