@@ -1,10 +1,11 @@
 """What came out of a round, read from its rows: speed, agreement, accuracy, KL, win rates."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
+from typing import Any
 
 from django.utils import timezone
 
@@ -18,10 +19,11 @@ from labelapp.simulation.statistics import (
 )
 from labelapp.simulation.utilities import Utility
 
-RM_ACCURACY = "valid_accuracy"
-"""The reward stage's figure: share of untied pairs of valid-split rankings in the labeler's order."""
-KL = "kl"
-"""The PPO stage's figure: the last iteration's KL from SFT, in nats per answer."""
+RM_ACCURACY = ("valid_accuracy", "accuracy")
+"""Of the reward stage: share of untied pairs of valid-split rankings in the labeler's order."""
+KL = ("valid_kl", "kl")
+"""Of the PPO stage, in nats per answer: on held-out prompts after the last update, else on the last
+rollout batch."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,21 @@ def figures_of(
         stages={name: stage_figures(run) for name, run in runs.items()},
         demonstrations=round_.project.demonstrations.filter(surplus=False).count(),
         rankings=Ranking.objects.filter(task__round=round_, surplus=False).count(),
-        rm_accuracy=reward.get(RM_ACCURACY),
+        rm_accuracy=_first(reward, RM_ACCURACY),
         labeler_agreement=labeler_agreement(round_),
-        kl=ppo.get(KL),
+        kl=_first(ppo, KL),
         win_rate_vs_sft=win_rate(scores["policy"], scores["sft"]),
         win_rate_vs_base=win_rate(scores["policy"], scores["base"]),
         total_seconds=(timezone.now() - began).total_seconds(),
     )
+
+
+def _first(figures: Mapping[str, Any], names: Sequence[str]) -> float | None:
+    """The first of these figures that is there."""
+    for name in names:
+        if isinstance(figures.get(name), int | float):
+            return float(figures[name])
+    return None
 
 
 TRAINED = (Run.Stage.TEXT, Run.Stage.SFT, Run.Stage.REWARD, Run.Stage.PPO)

@@ -147,7 +147,9 @@ def test_the_figures_of_a_round_come_from_its_own_runs() -> None:
     run_of(project, "sample", 10, round=round_, figures={"tokens": 400})
     run_of(project, "sft", 4, training=training, figures={"tokens": 100})
     run_of(project, "reward", 5, training=training, figures={"tokens": 50, "valid_accuracy": 0.7})
-    run_of(project, "ppo", 20, training=training, figures={"tokens": 80, "kl": 1.5})
+    run_of(
+        project, "ppo", 20, training=training, figures={"tokens": 80, "kl": 1.5, "valid_kl": 1.25}
+    )
     (prompt,) = make_prompts(project, 1)
     evaluations = {}
     for name, texts in {"base": ["a"], "sft": ["abc"], "policy": ["ab"]}.items():
@@ -167,7 +169,7 @@ def test_the_figures_of_a_round_come_from_its_own_runs() -> None:
     assert figures.stages["sample"].seconds == pytest.approx(10)
     assert figures.stages["sample"].tokens_per_second == pytest.approx(40)
     assert figures.stages["test_policy"].tokens == 6
-    assert (figures.rm_accuracy, figures.kl) == (0.7, 1.5)
+    assert (figures.rm_accuracy, figures.kl) == (0.7, 1.25)
     assert figures.win_rate_vs_base.value == 1.0
     assert figures.win_rate_vs_sft == Interval(0.0, 0.0, 0.0, 1)
     assert figures.total_seconds == pytest.approx(90, abs=5)
