@@ -84,17 +84,27 @@ CURVES: dict[str, tuple[Curves, ...]] = {
         Curves(
             _("KL from SFT, per answer"),
             _("In nats: how far the policy has moved from where it started."),
-            (("kl", _("KL")),),
+            (("kl", _("Training prompts")), ("valid_kl", _("Held-out prompts"))),
         ),
         Curves(
             _("Pretraining loss"),
             _("Per token of the pretraining text; a rise is what alignment costs."),
-            (("ptx_loss", _("Loss")),),
+            (("pretrain_loss", _("Loss")),),
         ),
         Curves(
             _("Policy and value loss"),
             _("What the optimiser follows."),
             (("policy_loss", _("Policy")), ("value_loss", _("Value"))),
+        ),
+        Curves(
+            _("Length of the answers"),
+            _("In tokens: a policy that games its reward often grows wordy, or silent."),
+            (("response_length", _("Tokens")),),
+        ),
+        Curves(
+            _("Entropy"),
+            _("In nats per token: near 0, it says the same thing every time."),
+            (("entropy", _("Entropy")),),
         ),
     ),
 }
@@ -110,7 +120,7 @@ FIGURES: dict[str, tuple[tuple[str, Text, bool], ...]] = {
     Run.Stage.PPO: (
         ("reward", _("reward"), False),
         ("kl", _("nats KL"), False),
-        ("ptx_loss", _("pretraining loss"), False),
+        ("pretrain_loss", _("pretraining loss"), False),
     ),
 }
 """Figures shown beside a stage, in this order, with whether they are shares."""

@@ -144,8 +144,8 @@ def test_a_round_page_counts_tasks_and_people_and_marks_what_is_simulated() -> N
     assert "<b>2 <small>of 3</small></b>" in page
     assert "1 of these was made by a program." in page
     assert re.search(r"bot <span class=\"chip warn\">Simulated</span>", page)
-    assert "1 demonstrations, 1 needed" in page  # the simulated one does not count
-    assert "0 rankings, 1 needed" in page
+    assert "Demonstrations: 1, at least 1 needed" in page  # the simulated one does not count
+    assert "Rankings: 0, at least 1 needed" in page
     assert "(1 missing)" in page
 
 

@@ -1,0 +1,57 @@
+"""What the charts and figures name is what the stages log."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from labelapp.models import Run
+from labelapp.templatetags.steering import duration, figure, percent
+from labelapp.views.charts import CURVES, FIGURES, stage_figures
+
+ROOT = Path(__file__).resolve().parents[2]
+TO_COME = {"train_accuracy"}
+"""Drawn where a stage logs it; none has to."""
+
+
+@pytest.mark.parametrize("stage", CURVES)
+def test_every_curve_and_figure_is_one_that_the_stage_logs(stage: str) -> None:
+    source = (ROOT / "trainer" / f"{stage}.py").read_text(encoding="utf-8")
+    logged = set(re.findall(r"[\"']([a-z_]+)[\"']", source))
+    logged |= set(re.findall(r"^    ([a-z_]+): float", source, re.MULTILINE))
+    named = {name for curves in CURVES[stage] for name, _ in curves.series}
+    named |= {name for name, _, _ in FIGURES[stage]}
+    assert named - logged - TO_COME == set()
+
+
+def test_a_stage_shows_its_first_figures_that_have_a_value() -> None:
+    found = stage_figures(Run.Stage.PPO, {"kl": 4.8, "reward": None, "pretrain_loss": 3.05, "x": 1})
+    assert [(str(each.label), each.value) for each in found] == [
+        ("nats KL", 4.8),
+        ("pretraining loss", 3.05),
+    ]
+    assert stage_figures(Run.Stage.TEXT, {"loss": 1.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (0.719, "0.719"),
+        (1.8444, "1.84"),
+        (123.44, "123.4"),
+        (134515008, "134,515,008"),
+        (0.00001, "1.0e-05"),
+        (0.0, "0.000"),
+        (-2.5, "-2.50"),
+        ("fp32", "fp32"),
+    ],
+)
+def test_a_figure_is_written_in_few_digits(value: object, shown: str) -> None:
+    assert figure(value) == shown
+
+
+def test_shares_and_times_are_written_as_people_say_them() -> None:
+    assert percent(0.719) == "71.9%"
+    assert percent(None) == percent("x") == "–"
+    assert [duration(s) for s in (None, 12.4, 192, 7384)] == ["", "12 s", "3 min 12 s", "2 h 3 min"]
