@@ -141,12 +141,12 @@ def training_view(training: Training) -> TrainingView:
     """Every stage of a training, live."""
     runs = list(_with_inputs(Run.objects.filter(training=training)))
     runs.sort(key=lambda run: STAGE_ORDER.index(Run.Stage(run.stage)))
-    said: list[str] = []
+    drawn = any(i.role == "pretrain_text" for run in runs for i in run.inputs.all())
+    said = [DRAWN_TEXT] if drawn else []
+    told = {note for run in runs if run.stage == Run.Stage.TEXT for note in notes(run.pk)}
     for run in runs:
-        if run.stage == Run.Stage.PPO and any(i.role == "pretrain_text" for i in run.inputs.all()):
-            said.append(DRAWN_TEXT)
         if run.state == Run.State.DONE:
-            said.extend(note for note in notes(run.pk) if note not in said)
+            said += [note for note in notes(run.pk) if note not in told and note not in said]
     now = timezone.now()
     return TrainingView(training, [stage_view(run, now) for run in runs], said)
 
