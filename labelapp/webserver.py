@@ -15,4 +15,5 @@ accesslog = "-" if settings.LABELAPP_MODE == "production" else None
 errorlog = "-"
 # who may send X-Forwarded-*: the proxy beside us, whose address inside its network is not known beforehand
 forwarded_allow_ips = "*" if settings.TRUST_PROXY_TLS else "127.0.0.1,::1"
+control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
