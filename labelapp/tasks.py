@@ -49,8 +49,9 @@ def sweep() -> None:
 
 
 def runs_nudge() -> None:
-    """After commit, tell the GPU workers of every run that is ready. A broker that is away costs
-    ten seconds at most: beat sweeps.
+    """After commit, tell the GPU workers of every run that is ready.
+
+    A broker that is away is logged and nothing else: beat sweeps.
     """
     transaction.on_commit(_nudge_ready, robust=True)
 
