@@ -175,6 +175,8 @@ class PPOConfig(TrainConfig):
     generate_batch: int = 64
     eval_prompts: int = 32
     """Held-out (valid) prompts whose reward is logged during training."""
+    eval_every: int = 1
+    """Rollout batches between two looks at the held-out prompts."""
 
     @property
     def iterations(self) -> int:
@@ -194,7 +196,7 @@ STAGES: dict[str, type[Any]] = {
 _POSITIVE = {
     "k", "batch", "chunk", "epochs", "minibatch", "episodes", "max_tokens", "micro_tokens",
     "max_new_tokens", "max_prompt_tokens", "learning_rate", "value_learning_rate",
-    "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "generate_batch",
+    "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "generate_batch", "eval_every",
 }  # fmt: skip
 
 

@@ -1,0 +1,156 @@
+"""The four models of PPO and all that a checkpoint of it must hold.
+
+Policy and value model are trained; reference and reward model stay. What is frozen is held once:
+the policy's lower part serves its reference, and the reward and value models too if theirs is
+the same to the bit.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer import losses
+from trainer.config import PPOConfig
+from trainer.data import ExampleBatch, Prompt
+from trainer.models import LanguageModel, ScalarModel, load_weights, sampler_of, trainable
+from trainer.rollout import Rollout
+from trainer.runtime import Checkpoints, Meter, Optimiser, copied
+from trainer.stack import pad, pick_device
+from trainer.text import Codec
+
+OTHER_TOKENIZER = (
+    "The reward model has another tokenizer: answers are encoded again for it, and the value"
+    " model starts from the policy."
+)
+
+
+class Actors:
+    """Policy, reference, value model and reward model."""
+
+    def __init__(self, config: PPOConfig) -> None:
+        device = pick_device()
+        frozen, precision = config.freeze_layers, config.precision
+        self.codec, self.reward_codec = Codec.load(config.policy), Codec.load(config.reward)
+        self.policy = LanguageModel.load(config.policy, frozen, precision, device)
+        self.reference = self.policy.frozen_copy()
+        reward = ScalarModel.load(config.reward, frozen, precision, device)
+        self.reads_tokens = self.codec.fingerprint == self.reward_codec.fingerprint
+        self.notes: tuple[str, ...] = ()
+        if self.reads_tokens:
+            self.shares = self.policy.stack.equals_below(reward.stack)
+            if self.shares:
+                reward.stack.share_below(self.policy.stack)
+            self.value, self.reward = reward, reward.frozen_copy()
+        else:
+            self.shares = False
+            self.reward = reward.frozen_copy()
+            self.value = ScalarModel.fresh(
+                config.policy, frozen, precision, device, pad_id=self.codec.pad_id, seed=config.seed
+            )
+            self.notes = (OTHER_TOKENIZER,)
+        self.sampler = sampler_of(self.policy)
+
+    def lowers(self, batch: ExampleBatch) -> tuple[Tensor | None, Tensor | None]:
+        """Hidden states above the frozen part: of the policy, and of the value model."""
+        lower = self.policy.stack.lower(batch.tokens)
+        return lower, lower if self.shares else self.value.stack.lower(batch.tokens)
+
+    def refresh_sampler(self) -> None:
+        """Give the sampler the policy's weights of now."""
+        if self.sampler is not self.policy.model:
+            load_weights(self.sampler, trainable(self.policy.model))
+
+    @torch.no_grad()
+    def scores(
+        self,
+        rollout: Rollout,
+        prompts: Sequence[Prompt],
+        rows: Sequence[int],
+        batch: ExampleBatch,
+        lower: Tensor | None,
+    ) -> Tensor:
+        """Reward model's scores [b] of some episodes; ``lower`` as ``lowers`` gave it second.
+
+        Read at the last real token; the end token is there exactly where it was sampled.
+        """
+        if self.reads_tokens:
+            return self.reward.scores(batch.tokens, lower=lower)
+        codec = self.reward_codec
+        texts = [(prompts[i].row.prompt, self.codec.decode(rollout.answers[i])) for i in rows]
+        ids = [
+            codec.encode_prompt(prompt) + codec.encode_completion(text, ended=rollout.finished[row])
+            for row, (prompt, text) in zip(rows, texts, strict=True)
+        ]
+        tokens = pad(ids, codec.pad_id, batch.tokens.ids.device)
+        return self.reward.scores(tokens, lower=self.reward.stack.lower(tokens))
+
+
+class Progress:
+    """Where a run stands: weights, optimiser, average, and the rollout in work."""
+
+    def __init__(self, config: PPOConfig, actors: Actors, checkpoints: Checkpoints) -> None:
+        self.actors, self.checkpoints = actors, checkpoints
+        self.policy_weights = trainable(actors.policy.model)
+        self.value_weights = trainable(actors.value.model)
+        self.optimiser = Optimiser(
+            [
+                (self.policy_weights.values(), config.learning_rate),
+                (self.value_weights.values(), config.value_learning_rate),
+            ],
+            config,
+        )
+        self.average = copied(self.policy_weights) if config.ema_decay > 0 else {}
+        self.decay = config.ema_decay
+        self.meter = Meter()
+        self.iteration = 0  # rollout batches done
+        self.step = 0  # optimiser steps done
+        self.place = 0  # optimiser steps done in this rollout batch
+        self.sums: dict[str, float] = {}  # figures of those steps
+        self.in_work: dict[str, Any] = {}  # the rollout batch between two of its steps
+        state = checkpoints.load()
+        if state is not None:
+            self._restore(state)
+
+    def after_step(self, figures: dict[str, float]) -> None:
+        """Count an optimiser step and move the average."""
+        self.step, self.place = self.step + 1, self.place + 1
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if self.average:
+            now = [self.policy_weights[name].detach().cpu() for name in self.average]
+            losses.ema_update(self.average.values(), now, self.decay)
+
+    def after_iteration(self) -> None:
+        """Count a rollout batch; nothing is in work any more."""
+        self.iteration, self.place, self.sums, self.in_work = self.iteration + 1, 0, {}, {}
+
+    def result(self) -> dict[str, Tensor]:
+        """The policy weights to save: the average if there is one."""
+        return self.average or copied(self.policy_weights)
+
+    def save(self) -> None:
+        self.checkpoints.save(
+            self.step,
+            {
+                "iteration": self.iteration,
+                "step": self.step,
+                "place": self.place,
+                "sums": self.sums,
+                "in_work": self.in_work,
+                "policy": copied(self.policy_weights),
+                "value": copied(self.value_weights),
+                "optimiser": self.optimiser.adam.state_dict(),
+                "average": self.average,
+                "meter": self.meter.state(),
+            },
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.iteration, self.step, self.place = state["iteration"], state["step"], state["place"]
+        self.sums, self.in_work, self.average = state["sums"], state["in_work"], state["average"]
+        load_weights(self.actors.policy.model, state["policy"])
+        load_weights(self.actors.value.model, state["value"])
+        self.optimiser.adam.load_state_dict(state["optimiser"])
+        self.meter.restore(state["meter"])

@@ -1,0 +1,227 @@
+"""Snapshots to token sequences, and token sequences to batches.
+
+The train split trains and the valid split measures; the test split is never read here. A ranking
+stays one item. What is too long is left out and counted.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from trainer.errors import DataError, IntegrityError
+from trainer.records import (
+    ROWS,
+    ComparisonRow,
+    DemonstrationRow,
+    Output,
+    PromptRow,
+    SnapshotKind,
+    read_manifest,
+    read_rows,
+)
+from trainer.stack import Padded, pad
+from trainer.text import Codec
+
+Row = TypeVar("Row", DemonstrationRow, ComparisonRow, PromptRow)
+Item = TypeVar("Item")
+
+
+class Example(NamedTuple):
+    """A prompt and one completion, as token ids."""
+
+    prompt: list[int]
+    completion: list[int]  # ends with the end token unless it was cut
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt + self.completion
+
+
+class Ranking(NamedTuple):
+    """A prompt with K completions and the rank of each: 0 is best, equal is a tie."""
+
+    answers: list[Example]
+    ranks: list[int]
+
+
+class Prompt(NamedTuple):
+    """A prompt to answer."""
+
+    id: str
+    ids: list[int]
+    row: PromptRow
+
+
+class Splits(NamedTuple, Generic[Item]):
+    """What is learned from and what is measured on; notes say what was left out."""
+
+    train: list[Item]
+    valid: list[Item]
+    notes: tuple[str, ...]
+
+
+def read_snapshot(folder: str | Path, kind: SnapshotKind, cls: type[Row]) -> list[Row]:
+    """Rows of a finished snapshot, every hash checked, without the test split.
+
+    IntegrityError if it is unfinished, altered or of another kind; DataError, naming line and
+    field, if a row is malformed or nothing is there to train on.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder, verify=True)
+    if manifest.kind != kind:
+        raise IntegrityError(f"{folder} is a snapshot of {manifest.kind}; this needs {kind}.")
+    if ROWS not in manifest.files:
+        raise IntegrityError(f"The manifest of {folder} does not name {ROWS}.")
+    rows = [row for row in read_rows(folder / ROWS, cls) if row.split != "test"]
+    if not any(row.split == "train" for row in rows):
+        raise DataError(f"{folder} has no {kind} in the train split: there is nothing to learn.")
+    return rows
+
+
+def load_demonstrations(folder: str | Path, codec: Codec, max_tokens: int) -> Splits[Example]:
+    """Demonstrations as token ids, each ending with the end token."""
+
+    def encode(row: DemonstrationRow) -> Example | None:
+        example = Example(
+            codec.encode_prompt(row.prompt), codec.encode_completion(row.completion, ended=True)
+        )
+        return example if example.completion and len(example.ids) <= max_tokens else None
+
+    rows = read_snapshot(folder, "demonstrations", DemonstrationRow)
+    return _split([(row.split, encode(row)) for row in rows], "demonstrations", max_tokens)
+
+
+def load_rankings(folder: str | Path, codec: Codec, max_tokens: int) -> Splits[Ranking]:
+    """Rankings as token ids. One whose answers are all tied holds no pair and is left out."""
+
+    def encode(row: ComparisonRow) -> Ranking | None:
+        prompt, ranks = codec.encode_prompt(row.prompt), row.ranks()
+        answers = [Example(prompt, output_ids(output, codec)) for output in row.outputs]
+        fits = all(len(answer.ids) <= max_tokens for answer in answers)
+        return Ranking(answers, ranks) if fits else None
+
+    rows = read_snapshot(folder, "comparisons", ComparisonRow)
+    untied = [row for row in rows if len(row.rank_groups) > 1]
+    found = _split([(row.split, encode(row)) for row in untied], "rankings", max_tokens)
+    if len(untied) < len(rows):
+        tied = len(rows) - len(untied)
+        found = found._replace(notes=(*found.notes, f"{tied} rankings were all ties."))
+    return found
+
+
+def output_ids(output: Output, codec: Codec) -> list[int]:
+    """Ids of a ranked output: as they were sampled if they are this tokenizer's, else encoded.
+
+    They are this tokenizer's if it reads the same text from them. Either way the end token is
+    there exactly if it was sampled.
+    """
+    ids = list(output.token_ids)
+    known = all(0 <= token < codec.vocab_size for token in ids)
+    if ids and known and codec.decode(ids) == output.text:
+        return ids
+    return codec.encode_completion(output.text, ended=output.finished)
+
+
+def load_prompts(folder: str | Path, codec: Codec, max_tokens: int) -> Splits[Prompt]:
+    """Prompts as token ids."""
+
+    def encode(row: PromptRow) -> Prompt | None:
+        ids = codec.encode_prompt(row.prompt)
+        return Prompt(row.id, ids, row) if len(ids) <= max_tokens else None
+
+    rows = read_snapshot(folder, "prompts", PromptRow)
+    return _split([(row.split, encode(row)) for row in rows], "prompts", max_tokens)
+
+
+def _split(encoded: Sequence[tuple[str, Item | None]], what: str, max_tokens: int) -> Splits[Item]:
+    kept = {
+        name: [item for split, item in encoded if split == name and item is not None]
+        for name in ("train", "valid")
+    }
+    if not kept["train"]:
+        raise DataError(
+            f"None of the {len(encoded)} {what} fits in {max_tokens} tokens: raise the limit."
+        )
+    skipped = sum(item is None for _, item in encoded)
+    notes = (f"{skipped} {what} were longer than {max_tokens} tokens and left out.",)
+    return Splits(kept["train"], kept["valid"], notes if skipped else ())
+
+
+# ---- batches --------------------------------------------------------------------------------
+
+
+def shuffled(count: int, *key: int) -> list[int]:
+    """0 to count - 1 in an order that is a function of ``key`` alone (seed, epoch, ...)."""
+    order = list(range(count))
+    random.Random(":".join(map(str, key))).shuffle(order)
+    return order
+
+
+def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch, the last one shorter if need be."""
+    order = shuffled(count, seed, epoch)
+    return [order[i : i + batch] for i in range(0, count, batch)]
+
+
+def micro_batches(
+    widths: Sequence[int], limit: int, *, sequences: Sequence[int] | None = None
+) -> Iterator[list[int]]:
+    """Cut items into groups that take at most ``limit`` tokens when padded to one width.
+
+    ``widths`` is the longest sequence of each item and ``sequences`` how many it has (1 if left
+    out). Items of like width go together, so little is padded. An item over the limit is alone.
+    """
+    counts = sequences or [1] * len(widths)
+    group: list[int] = []
+    rows = 0
+    for item in sorted(range(len(widths)), key=lambda i: (-widths[i], i)):
+        if group and (rows + counts[item]) * widths[group[0]] > limit:
+            yield group
+            group, rows = [], 0
+        group.append(item)
+        rows += counts[item]
+    if group:
+        yield group
+
+
+class ExampleBatch(NamedTuple):
+    """Sequences with their completions marked."""
+
+    tokens: Padded  # [B, T]
+    completion: Tensor  # [B, T] bool, true at completion tokens
+
+
+def batch_examples(examples: Sequence[Example], pad_id: int, device: torch.device) -> ExampleBatch:
+    """Examples side by side, padded on the right."""
+    tokens = pad([example.ids for example in examples], pad_id, device)
+    starts = torch.tensor([len(example.prompt) for example in examples], device=device)
+    columns = torch.arange(tokens.ids.shape[1], device=device)
+    return ExampleBatch(tokens, tokens.mask & (columns >= starts[:, None]))
+
+
+class RankingBatch(NamedTuple):
+    """Whole rankings: every answer is one sequence, run once."""
+
+    tokens: Padded  # [N, T] the answers of all rankings, one after the other
+    ranks: Tensor  # [B, K] long, 0 is best
+    mask: Tensor  # [B, K] bool, false where a ranking has fewer than K answers
+
+    def spread(self, scores: Tensor) -> Tensor:
+        """Scores [N] of the answers as [B, K], 0 where a ranking has fewer."""
+        return scores.new_zeros(self.mask.shape).masked_scatter(self.mask, scores)
+
+
+def batch_rankings(rankings: Sequence[Ranking], pad_id: int, device: torch.device) -> RankingBatch:
+    """Rankings side by side; their sizes may differ."""
+    answers = [answer.ids for ranking in rankings for answer in ranking.answers]
+    widest = max(len(ranking.ranks) for ranking in rankings)
+    ranks = torch.zeros(len(rankings), widest, dtype=torch.long)
+    mask = torch.zeros(len(rankings), widest, dtype=torch.bool)
+    for row, ranking in enumerate(rankings):
+        ranks[row, : len(ranking.ranks)] = torch.tensor(ranking.ranks)
+        mask[row, : len(ranking.ranks)] = True
+    return RankingBatch(pad(answers, pad_id, device), ranks.to(device), mask.to(device))

@@ -1,0 +1,416 @@
+"""PPO with a pretraining mix (InstructGPT section 3.5, equation 2, and appendix C.4).
+
+    maximise  E_(x,y)~pi [ r(x, y) - beta log(pi(y|x) / pi_SFT(y|x)) ]  +  gamma E_x~text [ log pi(x) ]
+
+``train`` is the algorithm; each phase below it gives a NamedTuple. B episodes make a rollout
+batch, R is its longest answer, and tensors of answers align at column 0: [B, R].
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer import losses
+from trainer.actors import Actors, Progress
+from trainer.config import PPOConfig
+from trainer.data import Prompt, Splits, load_prompts, micro_batches, shuffled
+from trainer.errors import ConfigError
+from trainer.models import LanguageModel, save_language_model, states_before
+from trainer.pretrain_text import PretrainText
+from trainer.records import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    Manifest,
+    Parent,
+    file_sha256,
+    read_manifest,
+)
+from trainer.rollout import Rollout, Sampling, align, answer, episode_prompts
+from trainer.runtime import Checkpoints, check_finite, settings_of, warm_up
+from trainer.stack import pad
+from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
+
+
+class Interrupted(Exception):
+    """SIGTERM came while nothing is trained: the weights are those of the iteration's start."""
+
+
+class Work(NamedTuple):
+    """What every phase needs."""
+
+    config: PPOConfig
+    run: Run
+    actors: Actors
+    progress: Progress
+    prompts: Splits[Prompt]
+    text: PretrainText | None
+
+
+def run(config: PPOConfig, run: Run) -> None:
+    """Train the policy; write model/ and the manifest."""
+    set_threads(config.threads)
+    parents = _parents(config)
+    torch.manual_seed(config.seed)
+    actors = Actors(config)
+    prompts = load_prompts(config.prompts, actors.codec, config.max_prompt_tokens)
+    progress = Progress(config, actors, Checkpoints(run.out, config, parents))
+    work = Work(config, run, actors, progress, prompts, _pretrain_text(config, actors))
+    figures = train(work)
+    save_language_model(config.policy, progress.result(), run.out / MODEL)
+    run.finish(_manifest(work, parents, figures))
+
+
+def train(work: Work) -> dict[str, float]:
+    """The algorithm. Returns the figures of the last rollout batch."""
+    config, progress = work.config, work.progress
+    figures: dict[str, float] = {}
+    while progress.iteration < config.iterations:
+        prompts = _prompts(work)
+        try:
+            rollout = collect_rollouts(work, prompts)  # 1. answers y ~ pi(.|x)
+            scored = score(work, prompts, rollout)  # 2. r(x, y), log pi, log pi_SFT, V
+        except Interrupted:
+            progress.save()
+            work.run.stop()
+        shaped = shape_rewards(config, rollout, scored)  # 3. r - beta KL, then advantages
+        update = optimise(work, rollout, scored, shaped)  # 4. policy, value and pretraining text
+        figures = report(work, rollout, scored, shaped, update)  # 5.
+    return figures
+
+
+# ---- 1. rollouts ---------------------------------------------------------------------------------
+
+
+def _prompts(work: Work) -> list[Prompt]:
+    """The prompts of this rollout batch's episodes."""
+    config, first = work.config, work.progress.iteration * work.config.batch
+    episodes = range(first, min(first + config.batch, config.episodes))
+    return episode_prompts(work.prompts.train, episodes, config.seed)
+
+
+def collect_rollouts(work: Work, prompts: Sequence[Prompt]) -> Rollout:
+    """Answers of the policy of now.
+
+    Episode e has the same prompt and the same noise in any run with this seed. A rollout batch
+    that a checkpoint found half used is taken from there.
+    """
+    config, actors, progress = work.config, work.actors, work.progress
+    if progress.in_work:
+        return Rollout(**progress.in_work["rollout"])
+    actors.refresh_sampler()
+    first = progress.iteration * config.batch
+    keys = [f"episode/{first + i}" for i in range(len(prompts))]
+    return answer(actors.sampler, prompts, keys, actors.codec, _sampling(config), _watch(work))
+
+
+def _sampling(config: PPOConfig) -> Sampling:
+    return Sampling(config.temperature, config.max_new_tokens, config.seed, config.generate_batch)
+
+
+def _watch(work: Work) -> Any:
+    def progress(*_: Any) -> None:
+        if work.run.stop_requested:
+            raise Interrupted
+
+    return progress
+
+
+# ---- 2. scores -----------------------------------------------------------------------------------
+
+
+class Scored(NamedTuple):
+    """What the four models say of a rollout batch; no gradients."""
+
+    logprobs: Tensor  # [B, R] of the policy that drew the answers, at its temperature
+    entropy: Tensor  # [B, R] of the policy at each choice
+    reference: Tensor  # [B, R] log-probabilities of the reference, at the same temperature
+    values: Tensor  # [B, R] value of the state each token was chosen in
+    scores: Tensor  # [B] reward model's, or missing_end_score where an answer was cut
+
+
+@torch.no_grad()
+def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
+    """Run the four models over the sampled ids, in micro-batches; nothing is encoded again."""
+    config, actors, mask = work.config, work.actors, rollout.mask
+    if work.progress.in_work:
+        return Scored(**work.progress.in_work["scored"])
+    tokenwise = [torch.zeros(mask.shape) for _ in range(4)]
+    scores = torch.zeros(len(mask))
+    for rows in micro_batches(rollout.widths, config.micro_tokens):
+        if work.run.stop_requested:
+            raise Interrupted
+        batch = rollout.batch(rows, actors.codec.pad_id, actors.policy.stack.device)
+        lower, value_lower = actors.lowers(batch)
+        sees: dict[str, Any] = {"lower": lower, "temperature": config.temperature}
+        policy = actors.policy.choices(*batch, **sees)
+        reference = actors.reference.logprobs(*batch, **sees)
+        values = actors.value.values(batch.tokens, lower=value_lower)[states_before(*batch)]
+        found = (policy.logprobs, policy.entropy, reference, values)
+        for whole, flat in zip(tokenwise, found, strict=True):
+            whole[rows] = align(flat.cpu(), mask[rows])
+        scores[rows] = actors.scores(rollout, prompts, rows, batch, value_lower).cpu()
+    if config.missing_end_score is not None:
+        ended = torch.tensor(rollout.finished)
+        scores = torch.where(ended, scores, torch.tensor(config.missing_end_score))
+    logprobs, entropy, references, state_values = tokenwise
+    return Scored(logprobs, entropy, references, state_values, scores)
+
+
+# ---- 3. rewards and advantages -------------------------------------------------------------------
+
+
+class Shaped(NamedTuple):
+    """What the update learns from."""
+
+    rewards: Tensor  # [B, R] -beta log(pi / pi_SFT) per token, the score added at the last one
+    advantages: Tensor  # [B, R] whitened over the whole rollout batch if the settings say so
+    returns: Tensor  # [B, R] targets of the value model, from unwhitened advantages
+
+
+def shape_rewards(config: PPOConfig, rollout: Rollout, scored: Scored) -> Shaped:
+    """The first two terms of the objective as per-token rewards, and advantages from them."""
+    mask = rollout.mask
+    rewards = losses.shape_rewards(
+        scored.scores, scored.logprobs, scored.reference, mask, config.kl_coef
+    )
+    advantages, returns = losses.gae(rewards, scored.values, mask, config.gamma, config.lam)
+    if config.whiten_advantages:
+        advantages = losses.masked_whiten(advantages, mask)
+    return Shaped(rewards, advantages, returns)
+
+
+# ---- 4. the update -------------------------------------------------------------------------------
+
+
+class Update(NamedTuple):
+    """Means over the optimiser steps of one rollout batch."""
+
+    policy_loss: float
+    value_loss: float
+    pretrain_loss: float  # nats per token of pretraining text, before gamma; NaN without it
+    clip_fraction: float
+    approx_kl: float  # nats per token between the policies before and after
+    gradient_norm: float
+    value_gradient_norm: float
+
+
+def optimise(work: Work, rollout: Rollout, scored: Scored, shaped: Shaped) -> Update:
+    """``epochs`` passes over the rollout batch, one optimiser step per minibatch."""
+    config, progress = work.config, work.progress
+    factor = warm_up(progress.iteration, config.warmup)
+    plan = _minibatches(config, len(rollout.answers), progress.iteration)
+    for rows in plan[progress.place :]:
+        windows = _windows(work, len(rows))
+        figures = accumulate_gradients(work, rollout, scored, shaped, rows, windows)
+        norms = progress.optimiser.step(factor)  # one step for all three terms
+        progress.meter.tokens += sum(rollout.widths[i] for i in rows) + sum(map(len, windows))
+        norm_names = ("gradient_norm", "value_gradient_norm")
+        progress.after_step(figures | dict(zip(norm_names, norms, strict=True)))
+        if work.run.stop_requested and progress.place < len(plan):
+            progress.in_work = {"rollout": rollout._asdict(), "scored": scored._asdict()}
+            progress.save()
+            work.run.stop()
+    return Update(*(progress.sums[name] / len(plan) for name in Update._fields))
+
+
+def accumulate_gradients(
+    work: Work,
+    rollout: Rollout,
+    scored: Scored,
+    shaped: Shaped,
+    rows: Sequence[int],
+    windows: Sequence[list[int]],
+) -> dict[str, float]:
+    """Add the gradients of one minibatch: of the policy and value losses over the episodes
+    ``rows``, and gamma times that of the pretraining loss over ``windows``. Returns figures.
+    """
+    config, actors, mask = work.config, work.actors, rollout.mask
+    sums = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "approx_kl"), 0.0)
+    tokens = int(mask[rows].sum())
+    for group in micro_batches([rollout.widths[i] for i in rows], config.micro_tokens):
+        part = [rows[i] for i in group]
+        batch = rollout.batch(part, actors.codec.pad_id, actors.policy.stack.device)
+        lower, value_lower = actors.lowers(batch)
+        real, old, advantages, old_values, returns = (
+            whole[part].to(batch.tokens.ids.device)
+            for whole in (mask, scored.logprobs, shaped.advantages, scored.values, shaped.returns)
+        )
+        logprobs = actors.policy.logprobs(*batch, lower=lower, temperature=config.temperature)
+        policy = losses.policy_loss(
+            align(logprobs, real), old, advantages, real, config.clip, tokens
+        )
+        policy.loss.backward()  # type: ignore[no-untyped-call]
+        values = actors.value.values(batch.tokens, lower=value_lower)[states_before(*batch)]
+        value_loss = losses.value_loss(
+            align(values, real), old_values, returns, real, config.value_clip, tokens
+        )
+        (config.value_coef * value_loss).backward()  # type: ignore[no-untyped-call]
+        found = (policy.loss, value_loss, policy.clip_fraction, policy.approx_kl)
+        for name, figure in zip(sums, found, strict=True):
+            sums[name] += float(figure.detach())
+    pretrain = 0.0 if windows else math.nan
+    for share in pretrain_losses(actors.policy, windows, actors.codec.pad_id, config.micro_tokens):
+        (config.ptx_coef * share).backward()  # type: ignore[no-untyped-call]
+        pretrain += float(share.detach())
+    check_finite(sum(sums.values()) + (pretrain if windows else 0.0), "loss")
+    return sums | {"pretrain_loss": pretrain}
+
+
+def pretrain_losses(
+    policy: LanguageModel, windows: Sequence[list[int]], pad_id: int, micro_tokens: int
+) -> Iterator[Tensor]:
+    """Shares, one per micro-batch, of the mean next-token loss over windows of running text."""
+    targets = sum(len(window) - 1 for window in windows)
+    for group in micro_batches([len(window) for window in windows], micro_tokens):
+        batch = pad([windows[i] for i in group], pad_id, policy.stack.device)
+        predicted = batch.mask.clone()
+        predicted[:, 0] = False
+        logprobs = policy.logprobs(batch, predicted, lower=policy.stack.lower(batch))
+        yield losses.token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), targets)
+
+
+def _minibatches(config: PPOConfig, episodes: int, iteration: int) -> list[list[int]]:
+    """Rows of each optimiser step of a rollout batch, shuffled anew in each epoch."""
+    size, plan = config.minibatch, []
+    for epoch in range(config.epochs):
+        order = shuffled(episodes, config.seed, iteration, epoch)
+        plan += [order[i : i + size] for i in range(0, episodes, size)]
+    return plan
+
+
+def _windows(work: Work, episodes: int) -> list[list[int]]:
+    """The pretraining sequences of the next optimiser step."""
+    if work.text is None:
+        return []
+    config = work.config
+    first = math.ceil(config.minibatch * config.ptx_per_episode) * work.progress.step
+    return work.text.take(first, max(1, round(episodes * config.ptx_per_episode)))
+
+
+# ---- 5. report -----------------------------------------------------------------------------------
+
+
+def report(
+    work: Work, rollout: Rollout, scored: Scored, shaped: Shaped, update: Update
+) -> dict[str, float]:
+    """Log the rollout batch, write a checkpoint when one is due; returns the figures."""
+    config, progress, mask = work.config, work.progress, rollout.mask
+    steps = -(-len(rollout.answers) // config.minibatch) * config.epochs
+    lengths = mask.sum(1).float()
+    kl = losses.real(scored.logprobs - scored.reference, mask).sum(1)
+    progress.after_iteration()
+    seconds = progress.meter.seconds
+    figures = {
+        "reward": float(scored.scores.mean()),
+        "kl": float(kl.mean()),
+        "entropy": float(losses.masked_mean(scored.entropy, mask)),
+        **update._asdict(),
+        "explained_variance": float(losses.explained_variance(scored.values, shaped.returns, mask)),
+        "end_rate": sum(rollout.finished) / len(rollout.finished),
+        "response_length": float(lengths.mean()),
+        "learning_rate": config.learning_rate * warm_up(progress.iteration - 1, config.warmup),
+        "episodes_per_second": progress.iteration * config.batch / seconds,
+        "tokens_per_second": progress.meter.tokens / seconds,
+    }
+    if not math.isfinite(figures["pretrain_loss"]):
+        del figures["pretrain_loss"]
+    last = progress.iteration == config.iterations
+    if last or progress.iteration % config.eval_every == 0:
+        figures |= evaluate(work)
+    work.run.log(step=progress.iteration, total=config.iterations, **figures)
+    every = config.checkpoint_every
+    due = progress.step // every > (progress.step - steps) // every
+    if (due or work.run.stop_requested) and not last:
+        progress.save()
+    if work.run.stop_requested and not last:
+        work.run.stop()
+    return figures
+
+
+def evaluate(work: Work) -> dict[str, float]:
+    """Reward and KL of answers to held-out prompts, always the same prompts and noise.
+
+    Nothing without such prompts, or when SIGTERM comes meanwhile.
+    """
+    config, actors = work.config, work.actors
+    prompts = work.prompts.valid[: config.eval_prompts]
+    if not prompts:
+        return {}
+    actors.refresh_sampler()
+    keys, how = [f"valid/{prompt.id}" for prompt in prompts], _sampling(config)
+    try:
+        rollout = answer(actors.sampler, prompts, keys, actors.codec, how, _watch(work))
+        scored = score(work, prompts, rollout)
+    except Interrupted:
+        return {}
+    kl = losses.real(scored.logprobs - scored.reference, rollout.mask).sum(1)
+    return {"valid_reward": float(scored.scores.mean()), "valid_kl": float(kl.mean())}
+
+
+# ---- the run around it ---------------------------------------------------------------------------
+
+
+def _parents(config: PPOConfig) -> list[Parent]:
+    parents = [
+        parent_of("policy", config.policy),
+        parent_of("reward", config.reward),
+        parent_of("prompts", config.prompts),
+    ]
+    if config.ptx_coef > 0:
+        if config.pretrain_text is None:
+            raise ConfigError(
+                f"ptx_coef is {config.ptx_coef} but there is no pretrain_text: name a file or a"
+                " folder of text, or set ptx_coef to 0."
+            )
+        path = Path(config.pretrain_text)
+        if path.is_file():
+            parents.append(Parent("pretrain_text", path.name, file_sha256(path)))
+        else:
+            parents.append(parent_of("pretrain_text", path))
+    return parents
+
+
+def _pretrain_text(config: PPOConfig, actors: Actors) -> PretrainText | None:
+    if config.ptx_coef == 0 or config.pretrain_text is None:
+        return None
+    per_step = math.ceil(config.minibatch * config.ptx_per_episode)
+    steps = config.iterations * -(-config.batch // config.minibatch) * config.epochs
+    return PretrainText(
+        config.pretrain_text, actors.codec, config.ptx_tokens, steps * per_step, config.seed
+    )
+
+
+def _text_notes(config: PPOConfig) -> tuple[str, ...]:
+    """What the folder of the pretraining text says of itself, if it was made by a run."""
+    if config.ptx_coef == 0 or config.pretrain_text is None:
+        return ()
+    path = Path(config.pretrain_text)
+    holders = [f for f in (path, path.parent) if (f / MANIFEST).is_file()]
+    return read_manifest(holders[0]).notes if holders else ()
+
+
+def _manifest(work: Work, parents: Sequence[Parent], figures: dict[str, float]) -> Manifest:
+    config, progress = work.config, work.progress
+    saved = "The weights are the exponential moving average over optimiser steps."
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        kind="ppo",
+        name=work.run.out.name,
+        rows=len(work.prompts.train),
+        files=folder_files(work.run.out),
+        parents=tuple(parents),
+        settings=settings_of(config),
+        metrics=figures
+        | progress.meter.figures()
+        | {"episodes": config.episodes, "steps": progress.step},
+        notes=(
+            *work.prompts.notes,
+            *work.actors.notes,
+            *_text_notes(config),
+            *((saved,) if config.ema_decay > 0 else ()),
+        ),
+    )

@@ -1,0 +1,58 @@
+"""Running text for the pretraining mix of PPO-ptx: files to token windows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.data import shuffled
+from trainer.errors import DataError
+from trainer.text import Codec
+
+_PIECE = 1 << 16  # characters encoded at once
+
+
+class PretrainText:
+    """Windows of ``length`` tokens cut from one stream of text, drawn in an order keyed by seed.
+
+    Documents follow one another, each begun by the tokenizer's start token. At most ``wanted``
+    windows are read: a run that needs a few does not encode a library.
+    """
+
+    def __init__(self, path: str | Path, codec: Codec, length: int, wanted: int, seed: int) -> None:
+        self._seed = seed
+        stream: list[int] = []
+        for text in _pieces(Path(path)):
+            stream += [*codec.start_ids, *codec.encode_text(text)]
+            if len(stream) >= length * wanted:
+                break
+        if len(stream) < 2:
+            raise DataError(f"{path} holds no text for the pretraining mix.")
+        if len(stream) < length:
+            self.windows = [stream]
+        else:
+            self.windows = [
+                stream[i : i + length] for i in range(0, len(stream) - length + 1, length)
+            ]
+
+    def take(self, start: int, count: int) -> list[list[int]]:
+        """Windows ``start`` to ``start + count - 1`` of an endless sequence of shuffled passes."""
+        size = len(self.windows)
+        passes = {i // size for i in range(start, start + count)}
+        orders = {number: shuffled(size, self._seed, number) for number in passes}
+        return [self.windows[orders[i // size][i % size]] for i in range(start, start + count)]
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """Text of a file, or of every file of a folder in the order of their names."""
+    if not path.exists():
+        raise DataError(f"The pretraining text {path} does not exist.")
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if file.name.startswith(".") or file.suffix not in ("", ".txt", ".text", ".md"):
+            continue
+        try:
+            with file.open(encoding="utf-8") as source:
+                while text := source.read(_PIECE):
+                    if text.strip():
+                        yield text
+        except UnicodeDecodeError:
+            raise DataError(f"{file} is not UTF-8 text.") from None

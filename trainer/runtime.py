@@ -1,0 +1,210 @@
+"""What the loops stand on: schedules, the optimiser, checkpoints, and the count of time and tokens."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.config import TrainConfig
+from trainer.errors import DiskFull, IntegrityError, NumericError
+from trainer.records import Parent
+
+_MACHINE_SETTINGS = {"out", "threads", "checkpoint_every", "keep_checkpoints"}
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """What makes a result what it is: every setting but folders and this machine's."""
+    plain = dataclasses.asdict(config)
+    folders = {"model", "policy", "reward", "demonstrations", "comparisons", "prompts"}
+    left_out = _MACHINE_SETTINGS | folders | {"pretrain_text"}
+    return {name: value for name, value in plain.items() if name not in left_out}
+
+
+# ---- schedules ------------------------------------------------------------------------------
+
+
+def cosine(step: int, total: int, final: float) -> float:
+    """Factor of the learning rate at step 0, 1, ... total - 1: from 1 down to ``final``."""
+    if total <= 1:
+        return 1.0
+    return final + (1 - final) * (1 + math.cos(math.pi * step / (total - 1))) / 2
+
+
+def warm_up(iteration: int, length: int) -> float:
+    """Factor of the learning rate: from a tenth up to 1 over the first ``length`` iterations."""
+    return 1.0 if iteration >= length else 0.1 + 0.9 * iteration / length
+
+
+# ---- the optimiser --------------------------------------------------------------------------
+
+
+class Optimiser:
+    """AdamW over groups of parameters; each group has its own rate and its own clipping."""
+
+    def __init__(
+        self, groups: Sequence[tuple[Iterable[nn.Parameter], float]], config: TrainConfig
+    ) -> None:
+        self._groups = [list(parameters) for parameters, _ in groups]
+        self._rates = [rate for _, rate in groups]
+        self._limit = config.max_grad_norm
+        self.adam = torch.optim.AdamW(
+            [
+                {"params": parameters, "lr": rate}
+                for parameters, rate in zip(self._groups, self._rates, strict=True)
+            ],
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+    def step(self, factor: float) -> list[float]:
+        """One update at ``factor`` times the peak rates; returns each group's gradient norm.
+
+        Gradients are cleared. NumericError, with nothing changed, if one is not finite.
+        """
+        norms = [
+            float(nn.utils.clip_grad_norm_(parameters, self._limit or math.inf))
+            for parameters in self._groups
+        ]
+        check_finite(sum(norms), "gradient")
+        for group, rate in zip(self.adam.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        return norms
+
+
+def check_finite(value: float, what: str) -> None:
+    """NumericError if ``value`` is NaN or infinite."""
+    if not math.isfinite(value):
+        raise NumericError(
+            f"The {what} became {value}. Lower the learning rate, or train in fp32; the last"
+            " checkpoint is from before."
+        )
+
+
+# ---- checkpoints ----------------------------------------------------------------------------
+
+
+class Checkpoints:
+    """The states of one run, newest last: checkpoints/NNNNNNNN.pt, each written atomically.
+
+    A state is a dict of tensors, numbers, strings, lists and dicts. It belongs to one set of
+    settings and parents; a state of others is refused, never mixed in.
+    """
+
+    def __init__(self, out: Path, config: TrainConfig, parents: Sequence[Parent]) -> None:
+        self.folder, self.keep = out / "checkpoints", config.keep_checkpoints
+        whole = [settings_of(config), [(p.role, p.sha256) for p in parents]]
+        self._identity = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after ``step`` optimiser steps; drop the oldest beyond ``keep``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left_over in self.folder.glob(".*.part"):
+            left_over.unlink()
+        state = state | {"identity": self._identity, "random": _random_state()}
+        needed, free = _size(state), shutil.disk_usage(self.folder).free
+        if needed > 0.95 * free:
+            raise DiskFull(
+                f"A checkpoint needs {needed / 2**20:.0f} MB, but {self.folder} has"
+                f" {free / 2**20:.0f} MB left. Free some space and retry."
+            )
+        path = self.folder / f"{step:08d}.pt"
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with beside.open("wb") as out:
+            torch.save(state, out)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(beside, path)
+        for old in self._paths()[: -self.keep]:
+            old.unlink()
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state, its random state put in place; None if there is none."""
+        paths = self._paths()
+        if not paths:
+            return None
+        try:
+            state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise IntegrityError(
+                f"The checkpoint {paths[-1]} cannot be read ({error}). Delete it to go on from"
+                " the one before, or from the start."
+            ) from None
+        if state.pop("identity") != self._identity:
+            raise IntegrityError(
+                f"{self.folder} holds a checkpoint of other settings or parents."
+                " Give the run a new folder, or delete the checkpoints to start over."
+            )
+        _set_random_state(state.pop("random"))
+        return state
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.pt"))
+
+
+def _random_state() -> dict[str, Any]:
+    accelerators = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": accelerators}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _size(state: Any) -> int:
+    """Bytes of the tensors in a state."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, dict):
+        return sum(map(_size, state.values()))
+    return sum(map(_size, state)) if isinstance(state, list | tuple) else 0
+
+
+def copied(weights: dict[str, Any]) -> dict[str, Tensor]:
+    """A copy of named weights, on the CPU, that later steps do not change."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+
+# ---- time and tokens ------------------------------------------------------------------------
+
+
+class Meter:
+    """Seconds worked and tokens processed, earlier tries of the run included."""
+
+    def __init__(self) -> None:
+        self.tokens, self._before, self._since = 0, 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._since
+
+    def state(self) -> dict[str, float]:
+        return {"seconds": self.seconds, "tokens": self.tokens}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.tokens, self._before = int(state["tokens"]), float(state["seconds"])
+        self._since = time.monotonic()
+
+    def figures(self) -> dict[str, Any]:
+        """``seconds``, ``tokens`` and ``tokens_per_second`` for the manifest."""
+        seconds = self.seconds
+        return {
+            "seconds": round(seconds, 2),
+            "tokens": self.tokens,
+            "tokens_per_second": round(self.tokens / max(seconds, 1e-9), 1),
+        }
