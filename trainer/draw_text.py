@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,10 @@ def run(config: TextConfig, run: Run) -> None:
         if step in before and all(path.is_file() for path in paths):
             tokens, seconds = before[step]["tokens"], before[step]["seconds"]
             continue
-        if run.stop_requested:
-            run.stop()
+        run.check()
         started = time.monotonic()
         model = model or load_generator(config.model, config.precision)
-        tokens += _draw(config, model, codec, paths)
+        tokens += _draw(config, model, codec, paths, run.check)
         seconds += time.monotonic() - started
         run.log(step=step, total=len(starts), **_figures(tokens, seconds))
     run.finish(
@@ -66,7 +65,9 @@ def _path(out: Path, number: int) -> Path:
     return out / "text" / f"{number:04d}.txt"
 
 
-def _draw(config: TextConfig, model: Any, codec: Codec, paths: Sequence[Path]) -> int:
+def _draw(
+    config: TextConfig, model: Any, codec: Codec, paths: Sequence[Path], check: Callable[[], None]
+) -> int:
     """Write these documents; returns the number of tokens drawn. An empty one is drawn anew."""
     missing, tokens = list(paths), 0
     for attempt in range(_TRIES):
@@ -80,6 +81,7 @@ def _draw(config: TextConfig, model: Any, codec: Codec, paths: Sequence[Path]) -
             temperature=1.0,
             max_new_tokens=config.max_new_tokens,
             batch=config.batch,
+            each_step=check,
         )
         empty = []
         for path, completion in zip(missing, drawn, strict=True):

@@ -49,13 +49,15 @@ def generate(
     answers: int = 1,
     stopped: Callable[[Sequence[int]], bool] | None = None,
     progress: Callable[[int, Generated], None] | None = None,
+    each_step: Callable[[], None] | None = None,
 ) -> list[Generated]:
     """Draw ``answers`` completions of each prompt; row i continues ``prompts[i // answers]``.
 
     ``keys`` names the noise of each row (``len(prompts) * answers`` of them); ``temperature`` 0
     takes the likeliest token. ``stopped`` says whether a completion's ids have reached a stop
-    sequence; ``progress`` is called with each row's index and completion as it ends. ``batch``
-    is the number of rows decoded at once. ModelError if a prompt and its answer do not fit the
+    sequence; ``progress`` is called with each row's index and completion as it ends;
+    ``each_step`` before every token, and may raise to give up. ``batch`` is the number of rows
+    decoded at once. ModelError if a prompt and its answer do not fit the
     model's positions; NumericError if the model gives no finite logits.
     """
     if len(keys) != len(prompts) * answers:
@@ -86,6 +88,7 @@ def generate(
                     temperature=temperature,
                     stopped=stopped,
                     ended=ended,
+                    each_step=each_step,
                 )
     finally:
         model.train(was_training)
@@ -250,6 +253,7 @@ def _decode(
     temperature: float,
     stopped: Callable[[Sequence[int]], bool] | None,
     ended: Callable[[int, Generated], None],
+    each_step: Callable[[], None] | None,
 ) -> None:
     """Draw tokens until every row of the group has ended; ``noise`` is [rows, new tokens]."""
     columns = noise.shape[1]
@@ -257,6 +261,8 @@ def _decode(
     drawn: list[list[int]] = [[] for _ in rows]
     live = list(range(len(rows)))
     for column in range(columns):
+        if each_step is not None:
+            each_step()
         tokens = draw(group.logits, uniform[live, column], temperature)
         kept = []
         for place, token in enumerate(tokens.tolist()):

@@ -6,7 +6,7 @@ so that labelers need not wait for the last one; a run that was stopped skips wh
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,10 +57,9 @@ def run(config: SampleConfig, run: Run) -> None:
         if (folder / MANIFEST).is_file():
             done.append(read_manifest(folder))
             continue
-        if run.stop_requested:
-            run.stop()
+        run.check()
         sampler = sampler or _load(config)
-        done.append(_answer_chunk(config, sampler, chunk, folder, parents))
+        done.append(_answer_chunk(config, sampler, chunk, folder, parents, run.check))
         run.log(step=number + 1, total=len(chunks), **done[-1].metrics, answers=done[-1].rows)
     metrics = _summed(done)
     notes: tuple[str, ...] = ()
@@ -102,6 +101,7 @@ def _answer_chunk(
     prompts: Sequence[PromptRow],
     folder: Path,
     parents: tuple[Parent, ...],
+    check: Callable[[], None],
 ) -> Manifest:
     """Draw the answers of one chunk and write its folder, the manifest last."""
     started = time.monotonic()
@@ -120,6 +120,7 @@ def _answer_chunk(
         batch=config.batch,
         answers=config.k,
         stopped=sampler.codec.stopped if sampler.codec.stop is not None else None,
+        each_step=check,
     )
     lines = [
         row_line(

@@ -93,6 +93,11 @@ class Run:
         """End here, after the checkpoint was written, because SIGTERM asked for it."""
         raise Stopped("Asked to stop. The run goes on from its last checkpoint when retried.")
 
+    def check(self) -> None:
+        """End here if SIGTERM asked for it and there is nothing to write first."""
+        if self.stop_requested:
+            self.stop()
+
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest: the run is complete."""
         write_manifest(self.out, manifest)

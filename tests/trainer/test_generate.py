@@ -125,6 +125,38 @@ def test_every_row_is_told_as_it_ends(sample: Callable[..., list[Generated]]) ->
     assert list(told) != sorted(told)  # as they end, not in order
 
 
+def test_the_output_layer_reads_one_contiguous_position_a_row(
+    model: Any, sample: Callable[..., list[Generated]]
+) -> None:
+    """Else a CPU copies the output layer's weights once a row: most of a prompt's time."""
+    shapes = []
+
+    def look(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert inputs[0].is_contiguous()
+        shapes.append(tuple(inputs[0].shape[:2]))
+
+    model.get_output_embeddings().register_forward_pre_hook(look)
+    sample(prompts_of([6, 9, 4]), list("abcdef"), answers=2, codec_end_ids=(), max_new_tokens=3)
+    assert shapes == [(3, 1), (6, 1), (6, 1)]  # each prompt once, then every answer
+
+
+def test_a_check_before_every_token_may_give_up(
+    model: Any, sample: Callable[..., list[Generated]]
+) -> None:
+    calls = []
+
+    def give_up_at_the_fifth() -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            raise InterruptedError
+
+    model.train()
+    with pytest.raises(InterruptedError):
+        sample(prompts_of([6]), ["a"], codec_end_ids=(), each_step=give_up_at_the_fifth)
+    assert len(calls) == 5
+    assert model.training
+
+
 def test_the_models_mode_is_given_back(model: Any, sample: Callable[..., list[Generated]]) -> None:
     model.train()
     before = sample(prompts_of([6]), ["a"])

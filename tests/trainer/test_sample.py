@@ -148,7 +148,7 @@ def test_finished_chunks_are_kept_and_the_rest_drawn(
     assert steps == sorted(set(steps))
 
 
-def test_sigterm_ends_after_the_chunk_and_a_retry_goes_on(
+def test_sigterm_ends_a_run_and_a_retry_goes_on(
     tiny_llama: Path, prompts: Path, tmp_path: Path
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
