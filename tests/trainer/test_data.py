@@ -1,0 +1,194 @@
+"""Snapshots to batches: splits, tokens as sampled, whole rankings, micro-batches."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.snapshots import (
+    comparison_row,
+    demonstration_row,
+    output,
+    prompt_row,
+    write_all,
+    write_snapshot,
+)
+from trainer.data import (
+    Example,
+    Ranking,
+    batch_examples,
+    batch_rankings,
+    epoch_batches,
+    load_demonstrations,
+    load_prompts,
+    load_rankings,
+    micro_batches,
+    output_ids,
+    read_snapshot,
+)
+from trainer.errors import DataError, IntegrityError
+from trainer.pretrain_text import PretrainText
+from trainer.records import PromptRow
+from trainer.text import Codec
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def codec(tiny_llama: Path) -> Codec:
+    return Codec.load(tiny_llama)
+
+
+# ---- snapshots ------------------------------------------------------------------------------
+
+
+def test_the_test_split_is_never_read(tmp_path: Path, codec: Codec) -> None:
+    folders = write_all(tmp_path)
+    for found in (
+        load_prompts(folders["prompts"], codec, 200),
+        load_demonstrations(folders["demonstrations"], codec, 200),
+        load_rankings(folders["comparisons"], codec, 200),
+    ):
+        assert (len(found.train), len(found.valid)) == (12, 2)  # of 16, two are test
+    rows = read_snapshot(folders["prompts"], "prompts", PromptRow)
+    assert "test" not in {row.split for row in rows}
+
+
+def test_a_snapshot_without_training_rows_is_refused(tmp_path: Path) -> None:
+    folder = write_snapshot(tmp_path / "s", "prompts", [prompt_row(0, split="valid")])
+    with pytest.raises(DataError, match="no prompts in the train split"):
+        read_snapshot(folder, "prompts", PromptRow)
+
+
+def test_a_snapshot_of_another_kind_or_with_other_content_is_refused(
+    tmp_path: Path, codec: Codec
+) -> None:
+    folders = write_all(tmp_path)
+    with pytest.raises(IntegrityError, match="is a snapshot of prompts; this needs comparisons"):
+        load_rankings(folders["prompts"], codec, 200)
+    rows = folders["prompts"] / "rows.jsonl"
+    rows.write_text(rows.read_text().replace("p0", "p9"))
+    with pytest.raises(IntegrityError, match="not what its manifest says"):
+        load_prompts(folders["prompts"], codec, 200)
+
+
+def test_what_is_too_long_is_left_out_and_counted(tmp_path: Path, codec: Codec) -> None:
+    rows = [demonstration_row(0), demonstration_row(1, completion="word " * 200, split="train")]
+    folder = write_snapshot(tmp_path / "s", "demonstrations", rows)
+    found = load_demonstrations(folder, codec, 100)
+    assert len(found.train) == 1
+    assert found.notes == ("1 demonstrations were longer than 100 tokens and left out.",)
+    with pytest.raises(DataError, match="None of the 2 demonstrations fits in 5 tokens"):
+        load_demonstrations(folder, codec, 5)
+
+
+def test_demonstrations_end_with_the_end_token(tmp_path: Path, codec: Codec) -> None:
+    found = load_demonstrations(write_all(tmp_path)["demonstrations"], codec, 200)
+    assert all(example.completion[-1] in codec.end_ids for example in found.train)
+    assert not any(set(example.completion[:-1]) & codec.end_ids for example in found.train)
+
+
+# ---- outputs --------------------------------------------------------------------------------
+
+
+def test_tokens_of_an_output_are_used_as_they_were_sampled(codec: Codec) -> None:
+    """The same text, cut into other tokens than the encoder would: no round trip."""
+    end = min(codec.end_ids)
+    letters = [codec.encode_completion(letter, ended=False)[0] for letter in "harbour"]
+    assert letters != codec.encode_completion("harbour", ended=False)
+    assert output_ids(output(0, "harbour", [*letters, end]), codec) == [*letters, end]
+    assert output_ids(output(0, "harbour", letters, finished=False), codec) == letters
+
+
+def test_tokens_of_another_tokenizer_are_encoded_again_from_the_text(codec: Codec) -> None:
+    for foreign in ([5, 6, 7], [10**6], []):
+        again = output_ids(output(0, "The harbour", foreign), codec)
+        assert again == codec.encode_completion("The harbour", ended=True)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_end_token_is_there_exactly_if_it_was_sampled(codec: Codec, finished: bool) -> None:
+    ids = output_ids(output(0, "The harbour", finished=finished), codec)
+    assert (ids[-1] in codec.end_ids) is finished
+
+
+def test_an_all_tied_ranking_is_left_out_and_told(tmp_path: Path, codec: Codec) -> None:
+    row = comparison_row(2)
+    tied = dataclasses.replace(row, id="tied", rank_groups=(tuple(o.id for o in row.outputs),))
+    found = load_rankings(write_snapshot(tmp_path / "s", "comparisons", [row, tied]), codec, 200)
+    assert len(found.train) == 1
+    assert found.notes == ("1 rankings were all ties.",)
+
+
+# ---- batches --------------------------------------------------------------------------------
+
+
+def test_a_ranking_is_one_item_with_one_sequence_per_answer() -> None:
+    def example(n: int) -> Example:
+        return Example([1, 2], list(range(n)))
+
+    batch = batch_rankings(
+        [
+            Ranking([example(1), example(2), example(3)], [0, 1, 1]),
+            Ranking([example(4), example(5)], [1, 0]),
+        ],
+        0,
+        CPU,
+    )
+    assert batch.tokens.mask.sum(1).tolist() == [3, 4, 5, 6, 7]
+    assert batch.mask.tolist() == [[True] * 3, [True, True, False]]
+    assert batch.ranks.tolist() == [[0, 1, 1], [1, 0, 0]]
+    spread = batch.spread(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert spread.tolist() == [[1.0, 2.0, 3.0], [4.0, 5.0, 0.0]]
+
+
+def test_completions_are_marked_by_length_even_where_pad_and_end_are_one_id() -> None:
+    batch = batch_examples([Example([7, 2], [5, 2]), Example([7], [2, 2, 2, 2])], 2, CPU)
+    assert batch.completion.tolist() == [
+        [False, False, True, True, False],
+        [False, True, True, True, True],
+    ]
+
+
+def test_micro_batches_hold_every_item_once_and_keep_to_the_limit() -> None:
+    widths = [9, 3, 50, 4, 8, 3, 9]
+    groups = list(micro_batches(widths, 20))
+    assert sorted(i for group in groups for i in group) == list(range(7))
+    assert [2] in groups  # over the limit by itself
+    assert all(len(group) * max(widths[i] for i in group) <= 20 for group in groups if group != [2])
+    rankings = list(micro_batches([5, 5, 5], 40, sequences=[4, 4, 4]))
+    assert rankings == [[0, 1], [2]]
+
+
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
+    assert epoch_batches(10, 4, 1, 0) == epoch_batches(10, 4, 1, 0)
+    assert epoch_batches(10, 4, 1, 0) != epoch_batches(10, 4, 1, 1)
+    assert epoch_batches(10, 4, 1, 0) != epoch_batches(10, 4, 2, 0)
+    assert sorted(i for batch in epoch_batches(10, 4, 1, 0) for i in batch) == list(range(10))
+
+
+# ---- pretraining text ------------------------------------------------------------------------
+
+
+def test_text_is_cut_into_windows_and_taken_in_keyed_passes(tmp_path: Path, codec: Codec) -> None:
+    (tmp_path / "text").mkdir()
+    for name in ("b.txt", "a.txt"):
+        (tmp_path / "text" / name).write_text(f"The file {name} has words. " * 20)
+    text = PretrainText(tmp_path / "text", codec, 16, wanted=1000, seed=0)
+    assert {len(window) for window in text.windows} == {16}
+    assert text.windows[0][: len(codec.start_ids)] == list(codec.start_ids)
+    assert "a.txt" in codec.decode(text.windows[0][1:])
+    size = len(text.windows)
+    assert sorted(text.take(0, size)) == sorted(text.windows)
+    assert text.take(3, 4) == text.take(0, size)[3:7]
+    assert text.take(0, size) != text.take(size, size)
+    assert len(PretrainText(tmp_path / "text", codec, 16, wanted=2, seed=0).windows) < size
+
+
+def test_missing_and_empty_text_get_a_sentence(tmp_path: Path, codec: Codec) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        PretrainText(tmp_path / "nowhere", codec, 16, 10, 0)
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(DataError, match="holds no text"):
+        PretrainText(tmp_path / "empty.txt", codec, 16, 10, 0)
