@@ -1,0 +1,142 @@
+"""The reward model: whole rankings, figures, bias, and learning."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.snapshots import comparison_row, write_all, write_snapshot
+from trainer import losses, reward
+from trainer.config import RewardConfig
+from trainer.data import load_demonstrations, load_rankings
+from trainer.models import ScalarModel, trainable
+from trainer.records import read_manifest
+from trainer.stack import pad
+from trainer.stage_io import open_run
+from trainer.text import Codec
+
+CPU = torch.device("cpu")
+
+
+def train(out: Path, model: Path, folders: dict[str, Path], **changes: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "learning_rate": 3e-3,
+        "batch": 4,
+        "epochs": 2,
+        "precision": "fp32",
+        "max_tokens": 200,
+        "demonstrations": str(folders["demonstrations"]),
+    }
+    settings = RewardConfig(
+        out=str(out), model=str(model), comparisons=str(folders["comparisons"]), **plain | changes
+    )
+    with open_run(out) as run:
+        reward.run(settings, run)
+    return read_manifest(out, verify=True).metrics
+
+
+def fresh(folder: Path) -> ScalarModel:
+    return ScalarModel.fresh(folder, 0, "fp32", CPU, pad_id=0, seed=0)
+
+
+def test_each_answer_has_one_forward_and_the_loss_is_the_plain_mean_over_pairs(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    rankings = load_rankings(write_all(tmp_path)["comparisons"], Codec.load(tiny_model), 200).train
+    model = fresh(tiny_model)
+    got = reward.backward_loss(model, rankings, 0, 10**6)
+    want = 0.0
+    for ranking in rankings:
+        scores = [float(model.scores(pad([a.ids], 0, CPU)).detach()) for a in ranking.answers]
+        pairs = [
+            math.log1p(math.exp(scores[j] - scores[i]))
+            for i in range(len(scores))
+            for j in range(len(scores))
+            if ranking.ranks[i] < ranking.ranks[j]
+        ]
+        want += sum(pairs) / len(pairs) / len(rankings)
+    assert got == pytest.approx(want, abs=1e-5)
+    assert reward._tokens(rankings) == sum(len(a.ids) for r in rankings for a in r.answers)
+
+
+def test_micro_batches_of_one_ranking_give_the_gradient_of_the_whole_batch(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    rankings = load_rankings(write_all(tmp_path)["comparisons"], Codec.load(tiny_model), 200).train
+    found = []
+    for micro_tokens in (10**6, 1):
+        model = fresh(tiny_model)
+        reward.backward_loss(model, rankings[:8], 0, micro_tokens)
+        weights = trainable(model.model)
+        found.append({n: p.grad for n, p in weights.items() if p.grad is not None})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_figures_of_pairs_have_the_hand_worked_numbers() -> None:
+    figures = reward.pair_figures(torch.tensor([2.0, -1.0, 0.0, 3.0]))
+    assert figures["accuracy"] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
+    logs = [math.log1p(math.exp(-d)) for d in (2.0, -1.0, 0.0, 3.0)]
+    assert figures["log_loss"] == pytest.approx(sum(logs) / 4)
+    assert figures["pairs"] == 4
+    assert reward.pair_figures(torch.tensor([])) == {}
+
+
+def test_tied_answers_are_no_pair_when_measured(tmp_path: Path, tiny_llama: Path) -> None:
+    row = comparison_row(2)
+    ids = [output.id for output in row.outputs]
+    tied = comparison_row(2, rank_groups=((ids[0], ids[1]), (ids[2], ids[3])))
+    folder = write_snapshot(tmp_path / "s", "comparisons", [tied])
+    rankings = load_rankings(folder, Codec.load(tiny_llama), 200).train
+    found = reward.score_pairs(fresh(tiny_llama), rankings, 0, 4096)
+    assert len(found.differences) == 4
+
+
+def test_the_reward_model_learns_that_shorter_is_better(tmp_path: Path, tiny_model: Path) -> None:
+    figures = train(
+        tmp_path / "run", tiny_model, write_all(tmp_path, 48), epochs=6, learning_rate=5e-3
+    )
+    assert figures["accuracy"] > 0.85
+    assert figures["log_loss"] < math.log(2)
+    assert 0 <= figures["calibration_error"] < 1
+
+
+def test_demonstrations_score_zero_on_average_and_the_bias_orders_nothing_anew(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    folders, codec = write_all(tmp_path), Codec.load(tiny_model)
+    figures = train(tmp_path / "run", tiny_model, folders)
+    model = ScalarModel.load(tmp_path / "run" / "model", 0, "fp32", CPU)
+    data = load_demonstrations(folders["demonstrations"], codec, 200)
+    scores = [
+        float(model.scores(pad([e.ids], codec.pad_id, CPU)).detach())
+        for e in (*data.train, *data.valid)
+    ]
+    assert sum(scores) / len(scores) == pytest.approx(0, abs=1e-3)
+    assert abs(figures["bias"]) > 1e-3
+    valid = load_rankings(folders["comparisons"], codec, 200).valid
+    pairs = reward.score_pairs(model, valid, codec.pad_id, 4096)
+    assert reward.pair_figures(pairs.differences)["accuracy"] == pytest.approx(figures["accuracy"])
+
+
+def test_without_demonstrations_there_is_no_bias_and_a_note_says_so(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    figures = train(
+        tmp_path / "run", tiny_llama, write_all(tmp_path), demonstrations=None, epochs=1
+    )
+    assert figures["bias"] == 0
+    assert any("no bias" in note for note in read_manifest(tmp_path / "run").notes)
+
+
+def test_only_the_share_of_untied_pairs_counts_in_a_batch() -> None:
+    """Rankings of 2 and of 4 weigh the same: one has 1 pair, the other 6."""
+    ranks = torch.tensor([[0, 1, 0, 0], [0, 1, 2, 3]])
+    mask = torch.tensor([[True, True, False, False], [True] * 4])
+    scores = torch.zeros(2, 4, requires_grad=True)
+    losses.ranking_loss(scores, ranks, mask, 2).backward()  # type: ignore[no-untyped-call]
+    assert scores.grad is not None
+    assert scores.grad[0].abs().sum() == pytest.approx(0.5)
+    assert scores.grad[1].abs().sum() == pytest.approx(1 / 3)
