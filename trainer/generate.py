@@ -146,6 +146,9 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
 class _Room(DynamicLayer):
     """A layer's keys and values with room for tokens to come, so that a step copies nothing."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.room = 0  # columns to set aside at the next growth
