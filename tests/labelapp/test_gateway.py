@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from labelapp.errors import BadInput, SnapshotMismatch
-from labelapp.run_logs import failure_sentence, last_words, metrics_line
+from labelapp.run_logs import MetricsTail, failure_sentence, last_words, metrics_line
 from labelapp.store import clean_text, finite, run_folder, snapshot_folder
 from labelapp.trainer_gateway import (
     Message,
@@ -152,6 +152,15 @@ def test_a_chunk_counts_only_with_its_manifest(run_id: UUID) -> None:
 )
 def test_a_malformed_line_of_figures_is_left_out(line: bytes) -> None:
     assert metrics_line(line) is None
+
+
+def test_a_line_of_figures_counts_once_it_is_whole(run_id: UUID) -> None:
+    path, tail = run_folder(run_id) / "metrics.jsonl", MetricsTail(run_id)
+    path.write_text('{"step": 1, "total": 3, "values": {"loss": 2.0}}\n{"step": 2, "tot')
+    assert (tail.read().step, tail.progress.figures) == (1, {"loss": 2.0})
+    with path.open("a") as lines:
+        lines.write('al": 3, "values": {"loss": 1.0}}\n')
+    assert (tail.read().step, tail.progress.figures) == (2, {"loss": 1.0})
 
 
 def test_what_a_database_cannot_hold_is_replaced() -> None:
