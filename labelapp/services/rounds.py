@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Collection
+from contextlib import suppress
 
 from django.db import transaction
 from django.db.models import Max
@@ -14,11 +15,12 @@ from labelapp.models import (
     Project,
     Prompt,
     Round,
+    Run,
     Split,
     Task,
     User,
 )
-from labelapp.services.runs import sampling_queue
+from labelapp.services.runs import LIVE, run_cancel, sampling_queue
 
 
 @transaction.atomic
@@ -144,7 +146,10 @@ def round_open(
 
 @transaction.atomic
 def round_close(*, round: Round) -> None:
-    """No more tasks are handed out; work in hand may still be handed in."""
+    """No more tasks are handed out, no more answers drawn; work in hand may still be handed in."""
+    for run in round.runs.filter(stage=Run.Stage.SAMPLE, state__in=LIVE):
+        with suppress(StateConflict):  # it has just ended by itself
+            run_cancel(run=run)
     closed = Round.objects.filter(pk=round.pk, state=Round.State.OPEN).update(
         state=Round.State.CLOSED, closed_at=timezone.now()
     )

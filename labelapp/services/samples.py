@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from django.db import transaction
 
-from labelapp.models import Run, Sample, Task
+from labelapp.models import Round, Run, Sample, Task
 from labelapp.store import clean_text
 from labelapp.trainer_gateway import SampleRow
 
@@ -23,6 +23,8 @@ def samples_import(*, run: Run, rows: Iterable[SampleRow]) -> int:
     if run.round_id is None:
         tasks: dict[int, Task | None] = dict.fromkeys(of_prompt)
     else:
+        # The round's row before its tasks', as closing does: neither waits for the other in a ring.
+        Round.objects.select_for_update(no_key=True).get(pk=run.round_id)
         waiting = Task.objects.select_for_update().filter(
             round_id=run.round_id,
             kind=Task.Kind.RANKING,

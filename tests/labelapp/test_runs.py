@@ -296,7 +296,9 @@ def test_answers_that_come_after_the_round_closed_open_nothing() -> None:
     round_ = waiting_round()
     run = sampling_queue(round=round_)
     assert run is not None
+    token = claim(run)
     round_close(round=round_)
+    assert beat(run, token).cancel
     task = round_.tasks.first()
     assert samples_import(run=run, rows=answers(task)) == 0
     task.refresh_from_db()
