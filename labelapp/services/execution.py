@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -130,6 +129,9 @@ class _Execution:
         self.child: Child | None = None
         self.tail = MetricsTail(run_id)
         self.imported: set[str] = set()
+        self.outages = 0
+        self.checked = 0
+        """The number of outages after which every chunk was looked at again."""
         self.next_beat = 0.0
 
     def carry_out(self) -> None:
@@ -160,8 +162,7 @@ class _Execution:
         self._beat(now=True)  # its last figures
         if is_finished(self.run_id):
             made = self._verified()
-            self._import_chunks(run, last=True)
-            self._ask(lambda: run_finish(**token, outcome=made))
+            self._ask(lambda: self._finish(run, made))
         elif self.cancel:
             self._ask(lambda: run_cancelled(**token))
         elif self._leaves(code):
@@ -190,7 +191,10 @@ class _Execution:
         asked: float | None = None
         while (code := child.poll()) is None:
             self._beat()
-            self._import_chunks(run)
+            try:
+                self._import_chunks(run)
+            except DATABASE_AWAY:
+                self._away()  # the next look brings them in
             if asked is None and (self.cancel or self.leaving()):
                 child.ask_to_stop()
                 asked = time.monotonic()
@@ -223,20 +227,32 @@ class _Execution:
                 self._beat()
             return made.result()
 
-    def _import_chunks(self, run: Run, *, last: bool = False) -> None:
-        """Bring in answers as soon as their chunk is finished."""
+    def _finish(self, run: Run, made: Outcome) -> None:
+        self._import_chunks(run)
+        while self.checked != self.outages:
+            self._import_chunks(run)
+        run_finish(run_id=self.run_id, token=self.token, outcome=made)
+
+    def _import_chunks(self, run: Run) -> None:
+        """Bring in answers as soon as their chunk is finished.
+
+        After an outage every chunk is looked at again: a database that does not wait for its disk
+        may have forgotten what it had said yes to.
+        """
+        if self.checked != self.outages:
+            self.checked = self.outages
+            self.imported.clear()
         if run.stage != Run.Stage.SAMPLE:
             return
         for chunk in chunks(self.run_id, self.imported):
-            try:
-                samples_import(run=run, rows=chunk.rows)
-            except DATABASE_AWAY:
-                connection.close()
-                if not last:
-                    return  # the next look brings it in
-                self._ask(partial(samples_import, run=run, rows=chunk.rows))
+            samples_import(run=run, rows=chunk.rows)
             self.imported.add(chunk.name)
             self._beat()
+
+    def _away(self) -> None:
+        """The database is away; this connection is of no use any more."""
+        connection.close()
+        self.outages += 1
 
     def _beat(self, *, now: bool = False) -> None:
         """Renew the lease and show the progress, when it is time."""
@@ -252,7 +268,7 @@ class _Execution:
                 figures=progress.figures,
             )
         except DATABASE_AWAY as error:
-            connection.close()
+            self._away()
             logger.warning("no heartbeat of run %s: the database is away (%s)", self.run_id, error)
             self.next_beat = time.monotonic() + DATABASE_SECONDS
             return
@@ -262,7 +278,14 @@ class _Execution:
         self.next_beat = time.monotonic() + settings.RUN_HEARTBEAT_SECONDS
 
     def _ask(self, ask: Callable[[], Answer]) -> Answer:
-        return _when_database_is_there(ask, self.leaving)
+        def counted() -> Answer:
+            try:
+                return ask()
+            except DATABASE_AWAY:
+                self._away()
+                raise
+
+        return _when_database_is_there(counted, self.leaving)
 
     def _fail_last(self, error: str) -> None:
         """Say that the run failed; if even that fails, its lease runs out and others take it."""

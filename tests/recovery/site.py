@@ -21,9 +21,9 @@ from tests.recovery.conftest import ROOT, eventually, stage_processes
 class Site:
     """Embedded servers, a store, and workers started by the commands of the process list."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool) -> None:
         self.folder = folder
-        self.servers = EmbeddedServers(folder / "servers", durable=False)
+        self.servers = EmbeddedServers(folder / "servers", durable=durable)
         self.store = folder / "store"
         self.running: list[subprocess.Popen[bytes]] = []
 
@@ -82,9 +82,9 @@ class Site:
 
 
 @contextmanager
-def site_in(folder: Path, settings: Any) -> Iterator[Site]:
+def site_in(folder: Path, settings: Any, *, durable: bool) -> Iterator[Site]:
     """A migrated site; Django's own connection in this process points at it meanwhile."""
-    site = Site(folder)
+    site = Site(folder, durable=durable)
     addresses = site.servers.acquire()
     before = dict(connection.settings_dict)
     connection.close()

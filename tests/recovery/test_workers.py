@@ -38,15 +38,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 LONG = 300.0
 
 
-@pytest.fixture
+@pytest.fixture(params=["durable"])
 def site(
+    request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     settings: Settings,
     django_db_blocker: pytest.FixtureRequest,
 ) -> Iterator[Site]:
     with (
         django_db_blocker.unblock(),  # type: ignore[attr-defined]
-        site_in(tmp_path_factory.mktemp("site"), settings) as made,
+        site_in(
+            tmp_path_factory.mktemp("site"), settings, durable=request.param == "durable"
+        ) as made,
     ):
         yield made
 
@@ -191,6 +194,7 @@ def test_a_gpu_worker_that_is_asked_to_end_hands_its_run_to_the_next(
     assert stage_processes() == []
 
 
+@pytest.mark.parametrize("site", ["durable", "forgets its last commits"], indirect=True)
 def test_a_database_that_is_away_costs_a_run_neither_its_process_nor_its_answers(
     site: Site, tiny_folder: Path
 ) -> None:
