@@ -1,0 +1,347 @@
+"""PPO: the identities of its first step, the three gradients, rewards, and learning."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.trainer.snapshots import write_all
+from tests.trainer.tiny import build_tiny
+from trainer import losses, ppo
+from trainer.actors import OTHER_TOKENIZER, Actors, Progress
+from trainer.config import PPOConfig
+from trainer.data import Prompt, load_prompts
+from trainer.errors import ConfigError
+from trainer.models import ScalarModel, save_reward_model, trainable
+from trainer.pretrain_text import PretrainText
+from trainer.records import read_manifest
+from trainer.rollout import Rollout, align
+from trainer.runtime import Checkpoints
+from trainer.stage_io import Run, open_run
+
+CPU = torch.device("cpu")
+
+
+def reward_model(parent: Path, dest: Path, seed: int = 5) -> Path:
+    """A reward model with a random head three times as wide as usual, and a bias."""
+    model = ScalarModel.fresh(parent, 0, "fp32", CPU, pad_id=2, seed=seed)
+    weights = {"score.weight": model.model.score.weight.detach() * 3}
+    save_reward_model(parent, weights, dest, bias=0.3, pad_id=2)
+    return dest
+
+
+@pytest.fixture
+def folders(tmp_path: Path, tiny_model: Path) -> dict[str, Path]:
+    found = write_all(tmp_path / "data")
+    return found | {"policy": tiny_model, "reward": reward_model(tiny_model, tmp_path / "rm")}
+
+
+def settings(out: Path, folders: dict[str, Path], **changes: Any) -> PPOConfig:
+    plain: dict[str, Any] = {
+        "learning_rate": 1e-3,
+        "value_learning_rate": 1e-3,
+        "precision": "fp32",
+        "episodes": 16,
+        "batch": 8,
+        "minibatch": 4,
+        "max_new_tokens": 10,
+        "max_prompt_tokens": 150,
+        "ptx_per_episode": 1.0,
+        "ptx_tokens": 12,
+        "kl_coef": 0.1,
+        "warmup": 0,
+    }
+    named = {name: str(folders[name]) for name in ("policy", "reward", "prompts", "pretrain_text")}
+    return PPOConfig(out=str(out), **named, **plain | changes)
+
+
+class Scene:
+    """One rollout batch, scored and shaped, before any update."""
+
+    def __init__(self, config: PPOConfig) -> None:
+        run, actors = Run(Path(config.out)), Actors(config)
+        prompts = load_prompts(config.prompts, actors.codec, config.max_prompt_tokens)
+        progress = Progress(config, actors, Checkpoints(run.out, config, []))
+        text = PretrainText(str(config.pretrain_text), actors.codec, config.ptx_tokens, 99, 0)
+        self.work = ppo.Work(config, run, actors, progress, prompts, text)
+        self.prompts: list[Prompt] = ppo._prompts(self.work)
+        self.rollout = ppo.collect_rollouts(self.work, self.prompts)
+        self.scored = ppo.score(self.work, self.prompts, self.rollout)
+        self.shaped = ppo.shape_rewards(config, self.rollout, self.scored)
+
+    def gradients(self, rows: list[int], windows: list[list[int]]) -> dict[str, Tensor]:
+        actors = self.work.actors
+        self.figures = ppo.accumulate_gradients(
+            self.work, self.rollout, self.scored, self.shaped, rows, windows
+        )
+        found = {}
+        for kind, model in (("policy", actors.policy.model), ("value", actors.value.model)):
+            for name, parameter in trainable(model).items():
+                if parameter.grad is not None:
+                    found[f"{kind}.{name}"] = parameter.grad.clone()
+            model.zero_grad()
+        return found
+
+
+@pytest.fixture
+def scene(tmp_path: Path, folders: dict[str, Path]) -> Scene:
+    return Scene(settings(tmp_path / "run", folders))
+
+
+# ---- the initial identity ---------------------------------------------------------------------
+
+
+def test_the_first_minibatch_has_ratio_one(scene: Scene) -> None:
+    scene.gradients([3, 1, 6], [])
+    assert scene.figures["clip_fraction"] == 0
+    assert scene.figures["approx_kl"] == pytest.approx(0, abs=1e-7)
+
+
+def test_the_policy_loss_of_the_whole_first_batch_is_zero(scene: Scene) -> None:
+    scene.gradients(list(range(8)), [])
+    assert scene.figures["policy_loss"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_policy_equal_to_its_reference_gets_the_score_as_its_whole_reward(scene: Scene) -> None:
+    assert torch.equal(scene.scored.logprobs, scene.scored.reference)
+    torch.testing.assert_close(scene.shaped.rewards.sum(1), scene.scored.scores)
+    assert ((scene.shaped.rewards != 0).sum(1) == 1).all()
+
+
+def test_the_value_at_the_last_token_is_the_score_of_the_episode(scene: Scene) -> None:
+    actors = scene.work.actors
+    batch = scene.rollout.batch(range(8), actors.codec.pad_id, CPU).tokens
+    values = actors.value.values(batch)
+    last = values[torch.arange(8), batch.last]
+    torch.testing.assert_close(last, scene.scored.scores, atol=1e-5, rtol=0)
+    assert actors.value.model.score.bias.tolist() == pytest.approx([0.3])
+    assert actors.value.model.score.bias.requires_grad
+
+
+def test_log_probabilities_are_the_samplers_at_its_temperature(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    """Every token is recomputed from the plain model's logits divided by 0.7."""
+    scene = Scene(settings(tmp_path / "run", folders, temperature=0.7))
+    model = scene.work.actors.policy.model
+    for row in range(8):
+        ids = scene.rollout.prompts[row] + scene.rollout.answers[row]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0] / 0.7
+        count = len(scene.rollout.answers[row])
+        logs = torch.log_softmax(logits[-count - 1 : -1], -1)
+        want = logs.gather(1, torch.tensor(scene.rollout.answers[row])[:, None])[:, 0]
+        torch.testing.assert_close(scene.scored.logprobs[row, :count], want, atol=1e-5, rtol=1e-5)
+    assert torch.equal(scene.scored.logprobs, scene.scored.reference)
+
+
+def test_padding_holds_nothing(scene: Scene) -> None:
+    padded = ~scene.rollout.mask
+    for whole in (*scene.scored[:4], *scene.shaped):
+        assert (whole[padded] == 0).all()
+
+
+def test_scores_do_not_depend_on_the_micro_batch(tmp_path: Path, folders: dict[str, Path]) -> None:
+    wide = Scene(settings(tmp_path / "a", folders))
+    narrow = Scene(settings(tmp_path / "b", folders, micro_tokens=1))
+    assert wide.rollout.answers == narrow.rollout.answers
+    for a, b in zip(wide.scored, narrow.scored, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+# ---- the three gradients (equation 2) ---------------------------------------------------------
+
+
+def test_the_gradient_is_that_of_ppo_plus_gamma_times_that_of_the_text(scene: Scene) -> None:
+    rows, windows = [0, 2, 5, 7], scene.work.text.take(0, 4)  # type: ignore[union-attr]
+    both, alone = scene.gradients(rows, windows), scene.gradients(rows, [])
+    for share in ppo.pretrain_losses(scene.work.actors.policy, windows, 0, 4096):
+        share.backward()  # type: ignore[no-untyped-call]
+    gamma = scene.work.config.ptx_coef
+    assert gamma == 27.8
+    for name, parameter in trainable(scene.work.actors.policy.model).items():
+        assert parameter.grad is not None
+        want = alone[f"policy.{name}"] + gamma * parameter.grad
+        torch.testing.assert_close(both[f"policy.{name}"], want, atol=1e-5, rtol=1e-4)
+
+
+def test_the_text_loss_is_the_mean_over_predicted_tokens(scene: Scene) -> None:
+    policy, windows = scene.work.actors.policy, [[5, 9, 7, 3], [8, 1]]
+    got = sum(float(s.detach()) for s in ppo.pretrain_losses(policy, windows, 0, 1))
+    total = 0.0
+    for window in windows:
+        ids = torch.tensor([window])
+        total += float(policy.model(ids, labels=ids).loss.detach()) * (len(window) - 1)
+    assert got == pytest.approx(total / 4, abs=1e-5)
+
+
+def test_without_text_the_weights_are_those_of_plain_ppo_to_the_bit(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    weights = []
+    for name, changes in (("a", {"ptx_coef": 0.0}), ("b", {"ptx_coef": 0.0, "ptx_tokens": 30})):
+        config = settings(tmp_path / name, folders, **changes)
+        train(dataclasses.replace(config, pretrain_text=None))
+        weights.append((tmp_path / name / "model" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_micro_batches_of_one_episode_give_the_gradient_of_the_minibatch(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    wide, narrow = (
+        Scene(settings(tmp_path / str(micro), folders, micro_tokens=micro)) for micro in (4096, 1)
+    )
+    rows, windows = [0, 2, 5, 7], wide.work.text.take(0, 4)  # type: ignore[union-attr]
+    one, other = wide.gradients(rows, windows), narrow.gradients(rows, windows)
+    assert one.keys() == other.keys()
+    for name, gradient in one.items():
+        torch.testing.assert_close(other[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_frozen_layers_change_no_gradient_of_the_others(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    whole = Scene(settings(tmp_path / "a", folders))
+    frozen = Scene(settings(tmp_path / "b", folders, freeze_layers=1))
+    assert frozen.work.actors.shares  # one pass through the frozen part serves all four models
+    assert whole.rollout.answers == frozen.rollout.answers
+    rows, windows = [0, 2, 5, 7], whole.work.text.take(0, 4)  # type: ignore[union-attr]
+    plain, cut = whole.gradients(rows, windows), frozen.gradients(rows, windows)
+    assert 0 < len(cut) < len(plain)
+    for name, gradient in cut.items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-5, rtol=1e-3)
+
+
+# ---- rewards ------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_was_cut_has_its_score_replaced(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    scene = Scene(settings(tmp_path / "run", folders, missing_end_score=-7.5))
+    assert not all(scene.rollout.finished)
+    for finished, score in zip(scene.rollout.finished, scene.scored.scores, strict=True):
+        assert (float(score) == -7.5) is not finished
+
+
+def test_whitening_is_over_the_whole_rollout_batch(scene: Scene) -> None:
+    mask = scene.rollout.mask
+    advantages = scene.shaped.advantages[mask]
+    assert float(advantages.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(advantages.var(unbiased=False)) == pytest.approx(1, abs=1e-4)
+    raw = losses.gae(scene.shaped.rewards, scene.scored.values, mask, 1.0, 0.95)
+    torch.testing.assert_close(scene.shaped.returns, raw.returns)
+
+
+def test_answers_align_at_column_zero() -> None:
+    rollout = Rollout([[1], [1, 2]], [[3, 4, 5], [6]], [True, True])
+    assert rollout.mask.tolist() == [[True, True, True], [True, False, False]]
+    aligned = align(torch.tensor([1.0, 2.0, 3.0, 4.0]), rollout.mask)
+    assert aligned.tolist() == [[1.0, 2.0, 3.0], [4.0, 0.0, 0.0]]
+    batch = rollout.batch([1, 0], 0, CPU)
+    assert batch.tokens.ids.tolist() == [[1, 2, 6, 0], [1, 3, 4, 5]]
+    assert batch.completion.tolist() == [[False, False, True, False], [False, True, True, True]]
+
+
+def test_a_reward_model_of_another_tokenizer_reads_the_text_again(
+    tmp_path: Path, tiny_llama: Path, tiny_gpt2: Path
+) -> None:
+    folders = write_all(tmp_path / "data")
+    folders |= {"policy": tiny_llama, "reward": reward_model(tiny_gpt2, tmp_path / "rm")}
+    scene = Scene(settings(tmp_path / "run", folders))
+    actors = scene.work.actors
+    assert actors.notes == (OTHER_TOKENIZER,)
+    codec = actors.reward_codec
+    for row in range(8):
+        text = actors.codec.decode(scene.rollout.answers[row])
+        ids = codec.encode_prompt(scene.prompts[row].row.prompt) + codec.encode_completion(
+            text, ended=scene.rollout.finished[row]
+        )
+        want = actors.reward.scores(ppo.pad([ids], codec.pad_id, CPU))
+        torch.testing.assert_close(scene.scored.scores[row : row + 1], want, atol=1e-5, rtol=1e-5)
+
+
+# ---- whole runs -----------------------------------------------------------------------------------
+
+
+def train(config: PPOConfig) -> list[dict[str, float]]:
+    with open_run(config.out) as run:
+        ppo.run(config, run)
+        return [line["values"] for line in run.lines()]
+
+
+def test_at_learning_rate_zero_nothing_ever_moves(tmp_path: Path, folders: dict[str, Path]) -> None:
+    config = settings(
+        tmp_path / "run", folders, learning_rate=0.0, value_learning_rate=0.0, epochs=2
+    )
+    for line in train(config):
+        assert abs(line["kl"]) < 1e-4
+        assert line["approx_kl"] < 1e-7
+        assert line["clip_fraction"] == 0
+
+
+def test_a_run_logs_what_tells_a_healthy_one(tmp_path: Path, folders: dict[str, Path]) -> None:
+    lines = train(settings(tmp_path / "run", folders))
+    assert len(lines) == 2
+    for name in (
+        "reward", "valid_reward", "kl", "entropy", "clip_fraction", "approx_kl",
+        "explained_variance", "end_rate", "response_length", "pretrain_loss",
+        "episodes_per_second", "tokens_per_second",
+    ):  # fmt: skip
+        assert name in lines[-1]
+    manifest = read_manifest(tmp_path / "run", verify=True)
+    assert [parent.role for parent in manifest.parents] == [
+        "policy", "reward", "prompts", "pretrain_text",
+    ]  # fmt: skip
+    assert manifest.metrics["episodes"] == 16
+    assert manifest.metrics["tokens"] > 0
+
+
+def test_the_average_is_what_is_saved(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """With a decay of almost one the average stays at the start."""
+    train(settings(tmp_path / "ema", folders, ema_decay=0.9999999))
+    train(settings(tmp_path / "last", folders, ema_decay=0.0))
+    start = trainable(Actors(settings(tmp_path, folders)).policy.model)
+    for name, far in (("ema", False), ("last", True)):
+        saved = Actors(
+            settings(tmp_path, folders | {"policy": tmp_path / name / "model"})
+        ).policy.model
+        moved = max(float((p - start[n]).detach().abs().max()) for n, p in trainable(saved).items())
+        assert (moved > 1e-4) is far
+
+
+def test_text_is_asked_for_unless_its_weight_is_zero(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    config = dataclasses.replace(settings(tmp_path / "run", folders), pretrain_text=None)
+    with pytest.raises(ConfigError, match=r"ptx_coef is 27.8 but there is no pretrain_text"):
+        train(config)
+
+
+@pytest.mark.slow
+def test_ppo_raises_the_reward_it_is_given(tmp_path: Path) -> None:
+    tiny = build_tiny(tmp_path / "tiny", "llama")
+    folders = write_all(tmp_path / "data") | {"policy": tiny}
+    folders["reward"] = reward_model(tiny, tmp_path / "rm")
+    lines = train(
+        settings(
+            tmp_path / "run",
+            folders,
+            episodes=1600,
+            batch=64,
+            minibatch=32,
+            epochs=2,
+            learning_rate=3e-3,
+            value_learning_rate=3e-3,
+            kl_coef=0.01,
+            ptx_coef=0.0,
+            eval_every=5,
+        )
+    )
+    first, last = lines[0]["reward"], lines[-1]["reward"]
+    assert last > first + 0.5
+    assert lines[-1]["kl"] > 1
