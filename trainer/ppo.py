@@ -8,7 +8,6 @@ batch, R is its longest answer, and tensors of answers align at column 0: [B, R]
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,15 +19,8 @@ from trainer.config import PPOConfig
 from trainer.data import Prompt, Splits, load_prompts, micro_batches, shuffled
 from trainer.errors import ConfigError
 from trainer.models import LanguageModel, save_language_model, states_before
-from trainer.pretrain_text import PretrainText
-from trainer.records import (
-    MANIFEST,
-    SCHEMA_VERSION,
-    Manifest,
-    Parent,
-    file_sha256,
-    read_manifest,
-)
+from trainer.pretrain_text import PretrainText, text_notes, text_parent
+from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.rollout import Rollout, Sampling, align, answer, episode_prompts
 from trainer.runtime import Checkpoints, check_finite, settings_of, warm_up
 from trainer.stack import pad
@@ -366,11 +358,7 @@ def _parents(config: PPOConfig) -> list[Parent]:
                 f"ptx_coef is {config.ptx_coef} but there is no pretrain_text: name a file or a"
                 " folder of text, or set ptx_coef to 0."
             )
-        path = Path(config.pretrain_text)
-        if path.is_file():
-            parents.append(Parent("pretrain_text", path.name, file_sha256(path)))
-        else:
-            parents.append(parent_of("pretrain_text", path))
+        parents.append(text_parent(config.pretrain_text))
     return parents
 
 
@@ -382,15 +370,6 @@ def _pretrain_text(config: PPOConfig, actors: Actors) -> PretrainText | None:
     return PretrainText(
         config.pretrain_text, actors.codec, config.ptx_tokens, steps * per_step, config.seed
     )
-
-
-def _text_notes(config: PPOConfig) -> tuple[str, ...]:
-    """What the folder of the pretraining text says of itself, if it was made by a run."""
-    if config.ptx_coef == 0 or config.pretrain_text is None:
-        return ()
-    path = Path(config.pretrain_text)
-    holders = [f for f in (path, path.parent) if (f / MANIFEST).is_file()]
-    return read_manifest(holders[0]).notes if holders else ()
 
 
 def _manifest(work: Work, parents: Sequence[Parent], figures: dict[str, float]) -> Manifest:
@@ -410,7 +389,7 @@ def _manifest(work: Work, parents: Sequence[Parent], figures: dict[str, float]) 
         notes=(
             *work.prompts.notes,
             *work.actors.notes,
-            *_text_notes(config),
+            *(text_notes(config.pretrain_text) if work.text else ()),
             *((saved,) if config.ema_decay > 0 else ()),
         ),
     )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from trainer.data import shuffled
 from trainer.errors import DataError
+from trainer.records import MANIFEST, Parent, file_sha256, read_manifest
+from trainer.stage_io import parent_of
 from trainer.text import Codec
 
 _PIECE = 1 << 16  # characters encoded at once
@@ -56,3 +58,19 @@ def _pieces(path: Path) -> Iterator[str]:
                         yield text
         except UnicodeDecodeError:
             raise DataError(f"{file} is not UTF-8 text.") from None
+
+
+def text_parent(path: str | Path) -> Parent:
+    """The text as a parent of a run: a file by its hash, a folder by its manifest or its files."""
+    path = Path(path)
+    if path.is_file():
+        return Parent("pretrain_text", path.name, file_sha256(path))
+    return parent_of("pretrain_text", path)
+
+
+def text_notes(path: str | Path | None) -> tuple[str, ...]:
+    """What the folder of the text, or the one above, says of itself if a run made it."""
+    if path is None:
+        return ()
+    folders = [f for f in (Path(path), Path(path).parent) if (f / MANIFEST).is_file()]
+    return read_manifest(folders[0]).notes if folders else ()
