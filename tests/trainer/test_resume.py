@@ -1,0 +1,179 @@
+"""A run that was killed anywhere goes on and ends in exactly the weights of an unbroken one.
+
+Each stage runs through its command line. The signals are real, sent by the process to itself at
+an exact place; what is killed is a child, what goes on or is asked to stop runs in this process.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.snapshots import write_all
+from tests.trainer.tiny import build_tiny
+from trainer import rollout
+from trainer.__main__ import main
+from trainer.errors import Stopped
+from trainer.records import read_manifest
+from trainer.runtime import Optimiser
+
+pytestmark = pytest.mark.slow
+
+KILLED = """
+import os, signal, sys
+import trainer.runtime
+from trainer.__main__ import main
+
+place, number = sys.argv.pop(1), int(sys.argv.pop(1))
+owner, name = {
+    "step": (trainer.runtime.Optimiser, "step"), "rename": (trainer.runtime.os, "replace")
+}[place]
+real, calls = getattr(owner, name), 0
+
+def counted(*args, **kwargs):
+    global calls
+    if place != "rename" or str(args[1]).endswith(".pt"):
+        calls += 1
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args, **kwargs)
+
+setattr(owner, name, counted)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Settings of the three stages, each of four optimiser steps, and an unbroken run of each."""
+    root = tmp_path_factory.mktemp("resume")
+    data = {name: str(path) for name, path in write_all(root / "data").items()}
+    tiny = str(build_tiny(root / "tiny", "gpt2"))  # has dropout: the random state matters
+    shared = {"learning_rate": 1e-3, "seed": 4, "batch": 6, "threads": 1, "checkpoint_every": 2}
+    demonstrations = {"demonstrations": data["demonstrations"]}
+    found: dict[str, dict[str, Any]] = {
+        "sft": {**shared, **demonstrations, "model": tiny, "epochs": 2, "residual_dropout": 0.2},
+        "reward": {
+            **shared,
+            **demonstrations,
+            "model": tiny,
+            "comparisons": data["comparisons"],
+            "epochs": 2,
+            "freeze_layers": 1,
+        },
+        "ppo": {
+            **shared,
+            "policy": str(root / "sft" / "model"),
+            "reward": str(root / "reward" / "model"),
+            "prompts": data["prompts"],
+            "pretrain_text": data["pretrain_text"],
+            "episodes": 16,
+            "batch": 8,
+            "minibatch": 4,
+            "max_new_tokens": 8,
+            "ptx_per_episode": 0.5,
+            "ptx_tokens": 12,
+            "warmup": 2,
+            "freeze_layers": 1,
+            "ema_decay": 0.5,
+        },
+    }
+    for stage, settings in found.items():
+        assert main([stage, "--config", str(config_file(settings, root / stage))]) == 0
+        settings["unbroken"] = root / stage
+    return found
+
+
+def config_file(settings: dict[str, Any], out: Path) -> Path:
+    out.mkdir(exist_ok=True)
+    plain = {k: v for k, v in settings.items() if k != "unbroken"} | {"out": str(out)}
+    path = out / "config.json"
+    path.write_text(json.dumps(plain))
+    return path
+
+
+def run_killed(stage: str, config: Path, place: str, number: int) -> int:
+    """Run a child that kills itself at the ``number``-th visit of ``place``; its exit status."""
+    return subprocess.run(
+        [sys.executable, "-c", KILLED, place, str(number), stage, "--config", str(config)],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=240,
+    ).returncode
+
+
+def weights(out: Path) -> str:
+    return hashlib.sha256((out / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def figures(out: Path) -> list[dict[str, Any]]:
+    """Logged lines without what depends on the clock."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    clock = {"tokens_per_second", "episodes_per_second"}
+    return [
+        {"step": line["step"]} | {k: v for k, v in line["values"].items() if k not in clock}
+        for line in lines
+    ]
+
+
+def assert_as_unbroken(out: Path, unbroken: Path) -> None:
+    assert weights(out) == weights(unbroken)
+    assert figures(out) == figures(unbroken)
+    assert read_manifest(out, verify=True).files == read_manifest(unbroken).files
+    assert read_manifest(out).metrics["tokens"] == read_manifest(unbroken).metrics["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "place", "number"),
+    [("sft", "step", 3), ("reward", "step", 3), ("ppo", "step", 3), ("ppo", "rename", 1)],
+    ids=["sft", "reward", "ppo", "ppo while its checkpoint is put in place"],
+)
+def test_two_steps_a_kill_and_two_steps_are_four_steps(
+    stages: dict[str, dict[str, Any]], tmp_path: Path, stage: str, place: str, number: int
+) -> None:
+    out = tmp_path / stage
+    config = config_file(stages[stage], out)
+    assert run_killed(stage, config, place, number) == -signal.SIGKILL
+    assert not (out / "manifest.json").exists()
+    assert main([stage, "--config", str(config)]) == 0
+    assert_as_unbroken(out, stages[stage]["unbroken"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "place", "number"),
+    [("sft", "step", 1), ("ppo", "step", 3), ("ppo", "generate", 3)],
+)
+def test_a_run_asked_to_stop_leaves_a_checkpoint_and_goes_on_from_there(
+    stages: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    place: str,
+    number: int,
+) -> None:
+    """For PPO also inside a rollout batch: between two of its steps, and while it samples."""
+    owner, name = {"step": (Optimiser, "step"), "generate": (rollout, "generate")}[place]
+    real, calls = getattr(owner, name), 0
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    out = tmp_path / stage
+    config = config_file(stages[stage], out)
+    assert main([stage, "--config", str(config)]) == Stopped.exit_code
+    assert list((out / "checkpoints").glob("*.pt"))
+    assert json.loads((out / "error.json").read_text())["code"] == Stopped.exit_code
+    assert main([stage, "--config", str(config)]) == 0
+    assert_as_unbroken(out, stages[stage]["unbroken"])
