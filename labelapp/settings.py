@@ -122,9 +122,10 @@ DATABASES = {"default": _database(DATABASE_URL)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
     "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "BACKEND": "labelapp.cache.ForgetfulCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "cache",
+        "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},
     }
 }
 
@@ -316,7 +317,6 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "labelapp.api.exceptions.handler",
     "NUM_PROXIES": 1 if TRUST_PROXY_TLS else 0,
     "DEFAULT_THROTTLE_RATES": {
-        "login": env.rate("THROTTLE_LOGIN", "Sign-in attempts from one address.", "30/minute"),
         "submit": env.rate("THROTTLE_SUBMIT", "Labels and drafts from one person.", "240/minute"),
         "export": env.rate("THROTTLE_EXPORT", "Exports by one person.", "30/hour"),
     },

@@ -71,7 +71,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ("TRUST_PROXY_TLS", "maybe", "must be one of"),
         ("DATABASE_URL", "mysql://h/d", "must be an address that begins with postgresql://"),
         ("LABELAPP_STORE", "store", "must be an absolute path"),
-        ("THROTTLE_LOGIN", "often", "must look like 20/minute"),
+        ("THROTTLE_SUBMIT", "often", "must look like 20/minute"),
     ],
 )
 def test_nonsense_is_refused_with_a_sentence(
