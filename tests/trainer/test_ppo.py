@@ -54,7 +54,9 @@ def settings(out: Path, folders: dict[str, Path], **changes: Any) -> PPOConfig:
         "kl_coef": 0.1,
         "warmup": 0,
     }
-    named = {name: str(folders[name]) for name in ("policy", "reward", "prompts", "pretrain_text")}
+    named: dict[str, Any] = {
+        name: str(folders[name]) for name in ("policy", "reward", "prompts", "pretrain_text")
+    }
     return PPOConfig(out=str(out), **named, **plain | changes)
 
 
