@@ -125,6 +125,8 @@ class RewardConfig(TrainConfig):
     """Rankings per optimiser step."""
     epochs: int = 1
     final_lr_fraction: float = 0.1
+    head_scale: float = 1.0
+    """The new head is drawn from N(0, head_scale^2 / (H + 1)); N+ uses 1, small runs less."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,10 @@ def config_from_plain(stage: str, plain: Any) -> Any:
     for name, value in vars(config).items():
         if name in _POSITIVE and not value > 0:
             raise ConfigError(f"{stage} settings.{name} is {value}; it must be above 0.")
-        if name in ("temperature", "kl_coef", "ptx_coef", "freeze_layers") and value < 0:
+        if (
+            name in ("temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale")
+            and value < 0
+        ):
             raise ConfigError(f"{stage} settings.{name} is {value}; it must not be negative.")
     return config
 

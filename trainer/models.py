@@ -218,13 +218,14 @@ class ScalarModel:
         *,
         pad_id: int,
         seed: int,
+        scale: float = 1.0,
     ) -> "ScalarModel":
-        """A language model's backbone under a new head, drawn from N(0, 1 / (H + 1)) by seed."""
+        """A language model's backbone under a new head, drawn from N(0, scale^2 / (H + 1)) by seed."""
         model = _load_scored(folder)
         model.config.pad_token_id = pad_id
         width = model.score.in_features
         noise = torch.randn(1, width, generator=torch.Generator().manual_seed(seed))
-        model.score.weight.data = noise / (width + 1) ** 0.5
+        model.score.weight.data = scale * noise / (width + 1) ** 0.5
         return cls(model.to(device).eval(), frozen, precision)
 
     @classmethod

@@ -51,6 +51,7 @@ class Trainee:
             pick_device(),
             pad_id=pad_id,
             seed=config.seed,
+            scale=config.head_scale,
         )
         self.model.model.score.bias.requires_grad_(False)  # no pair of scores depends on it
         self.weights = trainable(self.model.model)

@@ -299,6 +299,17 @@ def test_the_new_head_depends_on_the_seed_alone(tiny_llama: Path) -> None:
     assert not torch.equal(heads[0], heads[2])
 
 
+def test_the_new_head_is_as_wide_as_asked_for(tiny_llama: Path) -> None:
+    whole, tenth = (
+        ScalarModel.fresh(
+            tiny_llama, 0, "fp32", CPU, pad_id=0, seed=1, scale=scale
+        ).model.score.weight
+        for scale in (1.0, 0.1)
+    )
+    torch.testing.assert_close(tenth, whole * 0.1)
+    assert 0.8 < float(whole.std() * (whole.shape[1] + 1) ** 0.5) < 1.25
+
+
 def test_a_saved_policy_is_its_parent_with_the_trained_weights(
     tiny_model: Path, tmp_path: Path
 ) -> None:
