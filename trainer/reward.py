@@ -99,14 +99,15 @@ def run(config: RewardConfig, run: Run) -> None:
         factor = cosine(trainee.step, total, config.final_lr_fraction)
         figures = train_step(trainee, [data.train[i] for i in rows], factor)
         if place == per_epoch - 1:
-            figures |= measured(trainee, data.valid)
+            last = measured(trainee, data.valid)
+            figures |= last
         run.log(step=trainee.step, total=total, epoch=epoch + 1, **figures)
         if run.stop_requested or trainee.step % config.checkpoint_every == 0:
             trainee.save()
         if run.stop_requested:
             run.stop()
 
-    last = measured(trainee, data.valid)
+    last = last or measured(trainee, data.valid)  # a run resumed after its last step has none
     bias = 0.0
     if demonstrations is None:
         notes = (*notes, "There were no demonstrations: the scores have no bias.")
