@@ -18,7 +18,6 @@ FILES = {
     "vendor/uplot/uPlot.iife.min.js": "uplot/dist/uPlot.iife.min.js",
     "vendor/uplot/uPlot.min.css": "uplot/dist/uPlot.min.css",
     "vendor/sortablejs/Sortable.min.js": "sortablejs/Sortable.min.js",
-    "vendor/lucide/sprite.svg": "lucide-static/sprite.svg",
 }
 """Static name -> place in node_modules/. htmx comes with django-htmx: `django_htmx/htmx-2.min.js`."""
 
