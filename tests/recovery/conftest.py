@@ -1,6 +1,7 @@
 """A tiny model behind a real project, and the means to catch a stage in the act."""
 
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -63,6 +64,27 @@ def eventually(true: Callable[[], Any], seconds: float = 60.0, what: str = "it")
             return value
         time.sleep(0.1)
     raise AssertionError(f"{what} did not happen in {seconds:.0f} seconds")
+
+
+@contextmanager
+def stood_still() -> Iterator[None]:
+    """The stage's process does nothing until the executor has asked it to stop.
+
+    However quick the stage and however slow the machine, the request comes before its end.
+    """
+    (child,) = stage_processes()
+    child.suspend()
+    try:
+        yield
+        eventually(lambda: _is_pending(child.pid, signal.SIGTERM), what="the request to stop")
+    finally:
+        child.resume()
+
+
+def _is_pending(pid: int, number: int) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    pending = [line.split()[1] for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in pending)
 
 
 @contextmanager

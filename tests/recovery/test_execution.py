@@ -18,7 +18,7 @@ from labelapp.services.runs import base_queue, run_cancel, run_queue, run_retry
 from labelapp.store import model_folder, run_folder
 from labelapp.trainer_gateway import drawn_text_folder, is_finished
 from tests.factories import make_project
-from tests.recovery.conftest import eventually, meanwhile, stage_processes
+from tests.recovery.conftest import eventually, meanwhile, stage_processes, stood_still
 
 pytestmark = [
     pytest.mark.slow,
@@ -86,7 +86,12 @@ def test_a_process_killed_by_the_kernel_fails_the_run_and_a_retry_goes_on(
 
 def test_stop_lets_the_stage_end_itself_and_a_retry_goes_on(tiny_project: Project) -> None:
     run = long_run(tiny_project)
-    with meanwhile(run, lambda: run_cancel(run=run), steps=2):
+
+    def stop() -> None:
+        with stood_still():
+            run_cancel(run=run)
+
+    with meanwhile(run, stop, steps=2):
         carry_out(run)
     assert run.state == Run.State.CANCELLED
     assert json.loads((run_folder(run.pk) / "error.json").read_text())["code"] == 9
@@ -97,7 +102,12 @@ def test_stop_lets_the_stage_end_itself_and_a_retry_goes_on(tiny_project: Projec
 
 def test_a_worker_that_leaves_gives_the_run_back(tiny_project: Project) -> None:
     run, leaving = long_run(tiny_project), threading.Event()
-    with meanwhile(run, leaving.set, steps=2):
+
+    def leave() -> None:
+        with stood_still():
+            leaving.set()
+
+    with meanwhile(run, leave, steps=2):
         carry_out(run, leaving=leaving.is_set)
     assert (run.state, run.lease_token, run.attempt) == (Run.State.QUEUED, None, 0)
     assert stage_processes() == []
