@@ -6,6 +6,7 @@ stays one item. What is too long is left out and counted.
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -23,7 +24,7 @@ from trainer.records import (
     read_manifest,
     read_rows,
 )
-from trainer.stack import Padded, pad
+from trainer.stack import Padded, pad, pad_segments
 from trainer.text import Codec
 
 Row = TypeVar("Row", DemonstrationRow, ComparisonRow, PromptRow)
@@ -46,6 +47,11 @@ class Ranking(NamedTuple):
 
     answers: list[Example]
     ranks: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompt, once, and of all answers."""
+        return len(self.answers[0].prompt) + sum(len(a.completion) for a in self.answers)
 
 
 class Prompt(NamedTuple):
@@ -204,24 +210,44 @@ def batch_examples(examples: Sequence[Example], pad_id: int, device: torch.devic
 
 
 class RankingBatch(NamedTuple):
-    """Whole rankings: every answer is one sequence, run once."""
+    """Whole rankings: each of their N answers is run once."""
 
-    tokens: Padded  # [N, T] the answers of all rankings, one after the other
+    tokens: Padded  # one answer a row [N, T], or one ranking a row [B, T], the prompt in common
+    last: tuple[Tensor, Tensor]  # [N] row and [N] column of each answer's last token
     ranks: Tensor  # [B, K] long, 0 is best
     mask: Tensor  # [B, K] bool, false where a ranking has fewer than K answers
 
-    def spread(self, scores: Tensor) -> Tensor:
-        """Scores [N] of the answers as [B, K], 0 where a ranking has fewer."""
-        return scores.new_zeros(self.mask.shape).masked_scatter(self.mask, scores)
+    def scores(self, values: Tensor) -> Tensor:
+        """The scalars of all tokens, shaped as they are, to scores [B, K]; 0 where there is none."""
+        found = values[self.last]
+        return found.new_zeros(self.mask.shape).masked_scatter(self.mask, found)
 
 
-def batch_rankings(rankings: Sequence[Ranking], pad_id: int, device: torch.device) -> RankingBatch:
-    """Rankings side by side; their sizes may differ."""
-    answers = [answer.ids for ranking in rankings for answer in ranking.answers]
+def batch_rankings(
+    rankings: Sequence[Ranking], pad_id: int, device: torch.device, *, shared: bool
+) -> RankingBatch:
+    """Rankings side by side; their sizes may differ. ``shared`` runs each prompt once."""
+    answers = [answer for ranking in rankings for answer in ranking.answers]
+    if shared:
+        rows = [[r.answers[0].prompt, *(a.completion for a in r.answers)] for r in rankings]
+        tokens = pad_segments(rows, pad_id, device)
+        row = [i for i, ranking in enumerate(rankings) for _ in ranking.answers]
+        column = [
+            (end if segment else len(segments[0])) - 1  # an empty answer ends with its prompt
+            for segments in rows
+            for segment, end in zip(
+                segments[1:], list(accumulate(map(len, segments)))[1:], strict=True
+            )
+        ]
+    else:
+        tokens = pad([answer.ids for answer in answers], pad_id, device)
+        row = list(range(len(answers)))
+        column = [len(answer.ids) - 1 for answer in answers]
+    last = (torch.tensor(row, device=device), torch.tensor(column, device=device))
     widest = max(len(ranking.ranks) for ranking in rankings)
     ranks = torch.zeros(len(rankings), widest, dtype=torch.long)
     mask = torch.zeros(len(rankings), widest, dtype=torch.bool)
     for row, ranking in enumerate(rankings):
         ranks[row, : len(ranking.ranks)] = torch.tensor(ranking.ranks)
         mask[row, : len(ranking.ranks)] = True
-    return RankingBatch(pad(answers, pad_id, device), ranks.to(device), mask.to(device))
+    return RankingBatch(tokens, last, ranks.to(device), mask.to(device))

@@ -1,11 +1,12 @@
 """Reward model on whole rankings (InstructGPT section 3.5, equation 1, and appendix C.2).
 
-All K answers of a ranking are one batch element with one forward pass each, and every untied
-pair of them is in the loss. After training a bias makes the demonstrations score 0 on average.
+All K answers of a ranking are one batch element with one forward pass each, behind their prompt,
+which is computed once where the architecture allows it; every untied pair of them is in the loss.
+After training a bias makes the demonstrations score 0 on average.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from trainer.config import RewardConfig
 from trainer.data import (
     Example,
     Ranking,
+    RankingBatch,
     batch_examples,
     batch_rankings,
     epoch_batches,
@@ -125,7 +127,7 @@ def train_step(trainee: Trainee, rankings: Sequence[Ranking], factor: float) -> 
     check_finite(loss, "loss")
     (norm,) = trainee.optimiser.step(factor)
     trainee.step += 1
-    trainee.meter.tokens += _tokens(rankings)
+    trainee.meter.tokens += sum(ranking.tokens for ranking in rankings)
     return {
         "loss": loss,
         "learning_rate": factor * trainee.config.learning_rate,
@@ -139,23 +141,29 @@ def backward_loss(
 ) -> float:
     """Add the gradient of the batch's ranking loss, micro-batch by micro-batch; returns the loss."""
     loss = 0.0
-    for group in _micro(rankings, micro_tokens):
-        batch = batch_rankings([rankings[i] for i in group], pad_id, model.stack.device)
-        lower = model.stack.lower(batch.tokens)
-        scores = batch.spread(model.scores(batch.tokens, lower=lower))
+    for group in _micro(model, rankings, micro_tokens):
+        batch, scores = _scores(model, [rankings[i] for i in group], pad_id)
         part = losses.ranking_loss(scores, batch.ranks, batch.mask, len(rankings))
         part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
     return loss
 
 
-def _micro(rankings: Sequence[Ranking], limit: int) -> Any:
+def _scores(
+    model: ScalarModel, rankings: Sequence[Ranking], pad_id: int
+) -> tuple[RankingBatch, Tensor]:
+    """A batch of rankings and the scores [B, K] of their answers."""
+    batch = batch_rankings(rankings, pad_id, model.stack.device, shared=model.stack.segments)
+    values = model.values(batch.tokens, lower=model.stack.lower(batch.tokens))
+    return batch, batch.scores(values)
+
+
+def _micro(model: ScalarModel, rankings: Sequence[Ranking], limit: int) -> Iterator[list[int]]:
+    """Groups of whole rankings of at most ``limit`` padded tokens."""
+    if model.stack.segments:
+        return micro_batches([ranking.tokens for ranking in rankings], limit)
     widths = [max(len(answer.ids) for answer in ranking.answers) for ranking in rankings]
     return micro_batches(widths, limit, sequences=[len(r.ranks) for r in rankings])
-
-
-def _tokens(rankings: Sequence[Ranking]) -> int:
-    return sum(len(answer.ids) for ranking in rankings for answer in ranking.answers)
 
 
 # ---- what is measured on held-out rankings -------------------------------------------------------
@@ -171,9 +179,8 @@ class Pairs(NamedTuple):
 def score_pairs(model: ScalarModel, rankings: Sequence[Ranking], pad_id: int, micro: int) -> Pairs:
     """Score differences of all untied pairs."""
     found = []
-    for group in _micro(rankings, micro):
-        batch = batch_rankings([rankings[i] for i in group], pad_id, model.stack.device)
-        scores = batch.spread(model.scores(batch.tokens, lower=model.stack.lower(batch.tokens)))
+    for group in _micro(model, rankings, micro):
+        batch, scores = _scores(model, [rankings[i] for i in group], pad_id)
         pairs = losses.untied_pairs(batch.ranks, batch.mask)
         found.append((scores[:, :, None] - scores[:, None, :])[pairs])
     return Pairs(torch.cat(found).cpu())

@@ -8,7 +8,7 @@ through it can serve every model that shares it.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,22 +29,47 @@ def autocast(device: torch.device, precision: Precision) -> Any:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+TRIED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What an architecture that cannot do a thing may raise."""
+
+
 class Padded(NamedTuple):
-    """A batch of token sequences, padded to one width."""
+    """A batch of token sequences, padded to one width.
+
+    With ``segments`` a row holds several sequences, one after the other: a token sees segment 0,
+    which is what they have in common and may be empty, and what came before it in its own.
+    """
 
     ids: Tensor  # [B, T] long
     mask: Tensor  # [B, T] bool, true at real tokens
+    segments: Tensor | None = None  # [B, T] long, 0, 1, 2, ... in runs; -1 at padding, on the right
 
     @property
     def positions(self) -> Tensor:
-        """[B, T] 0 at the first real token; padding on the right counts on, on the left is 0."""
+        """[B, T] 0 at the first real token; padding on the right counts on, on the left is 0.
+
+        Every segment but 0 starts where segment 0 ended.
+        """
+        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
+        if self.segments is not None:
+            starts = torch.ones_like(self.mask)
+            starts[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
+            begun = torch.where(starts, columns, 0).cummax(1).values
+            common = (self.segments == 0).sum(1, keepdim=True)
+            return columns - begun + torch.where(self.segments == 0, 0, common)
         if bool(self.mask[:, 0].all()):
-            return torch.arange(self.ids.shape[1], device=self.ids.device).expand_as(self.ids)
+            return columns.expand_as(self.ids)
         return (self.mask.long().cumsum(1) - 1).clamp(min=0)
 
     @property
     def attention_mask(self) -> Tensor | None:
-        """None if padding is on the right alone: no real token looks there in a causal model."""
+        """What may be looked at: [B, T] or, with segments, [B, 1, T, T].
+
+        None if padding is on the right alone: no real token looks there in a causal model.
+        """
+        if self.segments is not None:
+            seen, sees = self.segments[:, None, :], self.segments[:, :, None]
+            return ((seen == 0) | (seen == sees)).tril()[:, None]
         return None if bool(self.mask[:, 0].all()) else self.mask.long()
 
     @property
@@ -66,6 +91,16 @@ def pad(
         ids[row, columns] = torch.tensor(list(sequence), dtype=torch.long)
         mask[row, columns] = True
     return Padded(ids.to(device), mask.to(device))
+
+
+def pad_segments(
+    rows: Sequence[Sequence[Sequence[int]]], pad_id: int, device: torch.device
+) -> Padded:
+    """Rows of segments, the common one first (it may be empty), padded on the right."""
+    flat = [[token for segment in row for token in segment] for row in rows]
+    numbers = [[k for k, segment in enumerate(row) for _ in segment] for row in rows]
+    segments = pad(numbers, -1, device).ids
+    return pad(flat, pad_id, device)._replace(segments=segments)
 
 
 # ---- a backbone in two parts ----------------------------------------------------------------
@@ -109,13 +144,19 @@ def _decoder(model: nn.Module) -> tuple[nn.Module, str]:
 class Stack:
     """A backbone whose lowest ``frozen`` blocks, and what comes before them, are not trained.
 
-    ``lower`` runs that part without gradient; ``hidden`` runs the rest from there. Where an
-    architecture cannot be cut so (tried once, on construction), ``lower`` gives None and
-    ``hidden`` runs all of it.
+    ``lower`` runs that part without gradient; ``hidden`` runs the rest from there. Two things are
+    tried once, on construction: ``splits`` says whether the architecture can be cut so (else
+    ``lower`` gives None and ``hidden`` runs all of it), ``segments`` whether a row may hold several
+    sequences.
     """
 
     def __init__(
-        self, backbone: Any, frozen: int, precision: Precision, *, splits: bool | None = None
+        self,
+        backbone: Any,
+        frozen: int,
+        precision: Precision,
+        *,
+        like: tuple[bool, bool] | None = None,
     ) -> None:
         self.backbone, self.precision = backbone, precision
         owner, self._name = _decoder(backbone)
@@ -130,9 +171,10 @@ class Stack:
         self._blocks = list(blocks)
         for module in (*self._before, *self._blocks[:frozen]):
             module.requires_grad_(False)
-        if splits is None:
-            splits = bool(frozen) and owner is backbone and self._try()
-        self.splits = splits
+        self.splits, self.segments = like or (False, False)
+        if like is None:
+            self.splits = bool(frozen) and owner is backbone and self._plainly(self._try_parts)
+            self.segments = self._plainly(self._try_segments)
         if precision == "bf16":
             for block in self._blocks[:frozen]:
                 compact(block)
@@ -191,20 +233,41 @@ class Stack:
             )
         return out.last_hidden_state  # type: ignore[no-any-return]
 
-    def _try(self) -> bool:
+    def _try_segments(self) -> bool:
+        """Whether sequences in one row give what they give alone, on three short ones."""
+        vocabulary = self.backbone.config.get_text_config().vocab_size
+        ids = [(7 * i + 3) % vocabulary for i in range(9)]
+        common, *ends = ids[:3], ids[3:5], ids[5:9]
+        together = pad_segments([[common, *ends]], 0, self.device)
+        try:
+            want = [self.hidden(pad([common + end], 0, self.device))[0, 3:] for end in ends]
+            return torch.allclose(
+                self.hidden(together)[0, 3:], torch.cat(want), atol=1e-4, rtol=1e-4
+            )
+        except TRIED:
+            return False
+
+    def _try_parts(self) -> bool:
         """Whether the two parts, one after the other, are the whole, on eight tokens."""
-        was_training = self.backbone.training
-        self.backbone.eval()
         ids = torch.arange(8, device=self.device)[None] % self.backbone.config.vocab_size
         batch = Padded(ids, torch.ones_like(ids, dtype=torch.bool))
         self.splits = True
         try:
-            with torch.no_grad():
-                whole, cut = self.hidden(batch), self.hidden(batch, self.lower(batch))
+            whole, cut = self.hidden(batch), self.hidden(batch, self.lower(batch))
             return torch.allclose(whole, cut, atol=1e-4, rtol=1e-4)
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        except TRIED:
             return False
+
+    @torch.no_grad()
+    def _plainly(self, attempt: Callable[[], bool]) -> bool:
+        """The outcome of an attempt without dropout and in fp32, where like is like."""
+        was_training, precision = self.backbone.training, self.precision
+        self.backbone.eval()
+        self.precision = "fp32"
+        try:
+            return attempt()
         finally:
+            self.precision = precision
             self.backbone.train(was_training)
 
     def copied(self, model: Any) -> tuple[Any, "Stack"]:
@@ -213,7 +276,9 @@ class Stack:
         memo: dict[int, Any] = {id(module): module for module in shared}
         memo |= {id(p): p for module in shared for p in module.parameters()}
         twin = copy.deepcopy(model, memo).eval().requires_grad_(False)
-        return twin, Stack(twin.base_model, self.frozen, self.precision, splits=self.splits)
+        return twin, Stack(
+            twin.base_model, self.frozen, self.precision, like=(self.splits, self.segments)
+        )
 
     def shared_modules(self) -> list[nn.Module]:
         """The frozen modules: what comes before the blocks, and the lowest blocks."""

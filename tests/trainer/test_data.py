@@ -30,6 +30,7 @@ from trainer.data import (
 from trainer.errors import DataError, IntegrityError
 from trainer.pretrain_text import PretrainText
 from trainer.records import PromptRow
+from trainer.stack import pad_segments
 from trainer.text import Codec
 
 CPU = torch.device("cpu")
@@ -124,23 +125,50 @@ def test_an_all_tied_ranking_is_left_out_and_told(tmp_path: Path, codec: Codec) 
 # ---- batches --------------------------------------------------------------------------------
 
 
-def test_a_ranking_is_one_item_with_one_sequence_per_answer() -> None:
+def rankings_of_two_sizes() -> list[Ranking]:
     def example(n: int) -> Example:
-        return Example([1, 2], list(range(n)))
+        return Example([1, 2], list(range(10, 10 + n)))
 
-    batch = batch_rankings(
-        [
-            Ranking([example(1), example(2), example(3)], [0, 1, 1]),
-            Ranking([example(4), example(5)], [1, 0]),
-        ],
-        0,
-        CPU,
-    )
-    assert batch.tokens.mask.sum(1).tolist() == [3, 4, 5, 6, 7]
+    return [
+        Ranking([example(1), example(2), example(3)], [0, 1, 1]),
+        Ranking([example(4), example(0)], [1, 0]),
+    ]
+
+
+def test_a_ranking_is_one_item_with_one_sequence_per_answer() -> None:
+    batch = batch_rankings(rankings_of_two_sizes(), 0, CPU, shared=False)
+    assert batch.tokens.mask.sum(1).tolist() == [3, 4, 5, 6, 2]
     assert batch.mask.tolist() == [[True] * 3, [True, True, False]]
     assert batch.ranks.tolist() == [[0, 1, 1], [1, 0, 0]]
-    spread = batch.spread(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
-    assert spread.tolist() == [[1.0, 2.0, 3.0], [4.0, 5.0, 0.0]]
+    scores = batch.scores(10.0 * torch.arange(5)[:, None] + torch.arange(6)[None])
+    assert scores.tolist() == [[2.0, 13.0, 24.0], [35.0, 41.0, 0.0]]
+
+
+def test_a_ranking_in_one_row_holds_its_prompt_once_and_each_answer_sees_its_own_part() -> None:
+    batch = batch_rankings(rankings_of_two_sizes(), 0, CPU, shared=True)
+    tokens = batch.tokens
+    assert tokens.ids.tolist() == [
+        [1, 2, 10, 10, 11, 10, 11, 12],
+        [1, 2, 10, 11, 12, 13, 0, 0],
+    ]
+    assert tokens.positions[0].tolist() == [0, 1, 2, 2, 3, 2, 3, 4]
+    assert tokens.attention_mask is not None
+    sees = tokens.attention_mask[:, 0].long()
+    assert sees[0, 4].tolist() == [1, 1, 0, 1, 1, 0, 0, 0]
+    assert sees[0, 7].tolist() == [1, 1, 0, 0, 0, 1, 1, 1]
+    assert sees[1, 5].tolist() == [1, 1, 1, 1, 1, 1, 0, 0]
+    scores = batch.scores(10.0 * torch.arange(2)[:, None] + torch.arange(8)[None])
+    assert scores.tolist() == [[2.0, 4.0, 7.0], [15.0, 11.0, 0.0]], (
+        "an empty answer ends with its prompt"
+    )
+
+
+def test_rows_of_segments_without_a_common_part_start_over() -> None:
+    tokens = pad_segments([[[], [5, 6], [7]], [[], [8]]], 0, CPU)
+    assert tokens.positions.tolist()[0] == [0, 1, 0]
+    assert tokens.attention_mask is not None
+    assert tokens.attention_mask[0, 0].long().tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert tokens.mask.tolist() == [[True] * 3, [True, False, False]]
 
 
 def test_completions_are_marked_by_length_even_where_pad_and_end_are_one_id() -> None:

@@ -58,7 +58,35 @@ def test_each_answer_has_one_forward_and_the_loss_is_the_plain_mean_over_pairs(
         ]
         want += sum(pairs) / len(pairs) / len(rankings)
     assert got == pytest.approx(want, abs=1e-5)
-    assert reward._tokens(rankings) == sum(len(a.ids) for r in rankings for a in r.answers)
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_prompt_computed_once_for_its_answers_changes_neither_loss_nor_gradient(
+    tmp_path: Path, tiny_model: Path, frozen: int
+) -> None:
+    rankings = load_rankings(write_all(tmp_path)["comparisons"], Codec.load(tiny_model), 200).train[
+        :6
+    ]
+    found = []
+    for shared in (True, False):
+        model = ScalarModel.fresh(tiny_model, frozen, "fp32", CPU, pad_id=0, seed=0)
+        assert model.stack.segments, "both architectures take several sequences in a row"
+        model.stack.segments = shared
+        loss = reward.backward_loss(model, rankings, 0, 400)
+        weights = trainable(model.model)
+        found.append((loss, {n: p.grad for n, p in weights.items() if p.grad is not None}))
+    (loss, gradients), (plain_loss, plain) = found
+    assert loss == pytest.approx(plain_loss, abs=1e-6)
+    assert gradients.keys() == plain.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_ranking_counts_its_prompt_once(tmp_path: Path, tiny_model: Path) -> None:
+    rankings = load_rankings(write_all(tmp_path)["comparisons"], Codec.load(tiny_model), 200).train
+    answer = rankings[0].answers[0]
+    rest = sum(len(a.completion) for a in rankings[0].answers)
+    assert rankings[0].tokens == len(answer.prompt) + rest
 
 
 def test_micro_batches_of_one_ranking_give_the_gradient_of_the_whole_batch(
