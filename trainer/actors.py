@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from trainer import losses
 from trainer.config import PPOConfig
@@ -24,6 +25,9 @@ OTHER_TOKENIZER = (
     "The reward model has another tokenizer: answers are encoded again for it, and the value"
     " model starts from the policy."
 )
+
+
+_Lowers = tuple[Tensor | None, Tensor | None]
 
 
 class Actors:
@@ -51,11 +55,36 @@ class Actors:
             )
             self.notes = (OTHER_TOKENIZER,)
         self.sampler = sampler_of(self.policy)
+        self.keeps = config.keep_frozen_states
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def lowers(self, batch: ExampleBatch) -> tuple[Tensor | None, Tensor | None]:
+    def lowers(self, batch: ExampleBatch) -> _Lowers:
         """Hidden states above the frozen part: of the policy, and of the value model."""
         lower = self.policy.stack.lower(batch.tokens)
         return lower, lower if self.shares else self.value.stack.lower(batch.tokens)
+
+    def lowers_kept(self, rows: Sequence[int], batch: ExampleBatch) -> _Lowers:
+        """``lowers`` of some episodes of a rollout batch, for ``lowers_again`` to give."""
+        lower, value_lower = self.lowers(batch)
+        if self.keeps and lower is not None and value_lower is not None:
+            for place, (row, length) in enumerate(zip(rows, batch.tokens.mask.sum(1), strict=True)):
+                mine = lower[place, :length]
+                other = mine if value_lower is lower else value_lower[place, :length]
+                self._kept[row] = (mine, other)
+        return lower, value_lower
+
+    def lowers_again(self, rows: Sequence[int], batch: ExampleBatch) -> _Lowers:
+        """What ``lowers`` gives, from what was kept of these episodes if anything was."""
+        if rows[0] not in self._kept:
+            return self.lowers(batch)
+        lower = pad_sequence([self._kept[row][0] for row in rows], batch_first=True)
+        if self.shares:
+            return lower, lower
+        return lower, pad_sequence([self._kept[row][1] for row in rows], batch_first=True)
+
+    def forget(self) -> None:
+        """Let go of what was kept: the episodes are others now."""
+        self._kept.clear()
 
     def refresh_sampler(self) -> None:
         """Give the sampler the policy's weights of now."""

@@ -175,6 +175,9 @@ class PPOConfig(TrainConfig):
     ema_decay: float = 0.992
     """Exponential moving average of the policy, saved as the model; 0 saves the last weights."""
     generate_batch: int = 64
+    keep_frozen_states: bool = True
+    """Hold the hidden states above the frozen blocks for the update, B x T x H numbers a rollout
+    batch, rather than compute them again in every epoch."""
     eval_prompts: int = 32
     """Held-out (valid) prompts whose reward is logged during training."""
     eval_every: int = 1

@@ -126,17 +126,22 @@ class Scored(NamedTuple):
 
 @torch.no_grad()
 def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
-    """Run the four models over the sampled ids, in micro-batches; nothing is encoded again."""
+    """Run the four models over the sampled ids, in micro-batches; nothing is encoded again.
+
+    What is frozen is run here only: the update goes on from its hidden states.
+    """
     config, actors, mask = work.config, work.actors, rollout.mask
-    if work.progress.in_work:
-        return Scored(**work.progress.in_work["scored"])
+    done = work.progress.in_work.get("scored")
     tokenwise = [torch.zeros(mask.shape) for _ in range(4)]
     scores = torch.zeros(len(mask))
+    actors.forget()
     for rows in micro_batches(rollout.widths, config.micro_tokens):
         if work.run.stop_requested:
             raise Interrupted
         batch = rollout.batch(rows, actors.codec.pad_id, actors.policy.stack.device)
-        lower, value_lower = actors.lowers(batch)
+        lower, value_lower = actors.lowers_kept(rows, batch)
+        if done:
+            continue
         sees: dict[str, Any] = {"lower": lower, "temperature": config.temperature}
         policy = actors.policy.choices(*batch, **sees)
         reference = actors.reference.logprobs(*batch, **sees)
@@ -145,6 +150,8 @@ def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
         for whole, flat in zip(tokenwise, found, strict=True):
             whole[rows] = align(flat.cpu(), mask[rows])
         scores[rows] = actors.scores(rollout, prompts, rows, batch, value_lower).cpu()
+    if done:
+        return Scored(**done)
     if config.missing_end_score is not None:
         ended = torch.tensor(rollout.finished)
         scores = torch.where(ended, scores, torch.tensor(config.missing_end_score))
@@ -226,7 +233,7 @@ def accumulate_gradients(
     for group in micro_batches([rollout.widths[i] for i in rows], config.micro_tokens):
         part = [rows[i] for i in group]
         batch = rollout.batch(part, actors.codec.pad_id, actors.policy.stack.device)
-        lower, value_lower = actors.lowers(batch)
+        lower, value_lower = actors.lowers_again(part, batch)
         real, old, advantages, old_values, returns = (
             whole[part].to(batch.tokens.ids.device)
             for whole in (mask, scored.logprobs, shaped.advantages, scored.values, shaped.returns)

@@ -20,6 +20,7 @@ from trainer.pretrain_text import PretrainText
 from trainer.records import read_manifest
 from trainer.rollout import Rollout, align
 from trainer.runtime import Checkpoints
+from trainer.stack import Padded, Stack
 from trainer.stage_io import Run, open_run
 
 CPU = torch.device("cpu")
@@ -91,6 +92,40 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path, folders: dict[str, Path]) -> Scene:
     return Scene(settings(tmp_path / "run", folders))
+
+
+@pytest.mark.parametrize("reward_frozen_apart", [False, True], ids=["shared", "apart"])
+def test_the_frozen_part_is_run_once_a_rollout_batch_and_changes_no_gradient(
+    tmp_path: Path, folders: dict[str, Path], reward_frozen_apart: bool
+) -> None:
+    if reward_frozen_apart:
+        other = build_tiny(tmp_path / "other", folders["policy"].name, seed=9)
+        folders = folders | {"reward": reward_model(other, tmp_path / "rm other")}
+    found = []
+    for keeps in (True, False):
+        config = settings(tmp_path / str(keeps), folders, freeze_layers=1, keep_frozen_states=keeps)
+        scene = Scene(config)
+        actors = scene.work.actors
+        assert actors.shares is not reward_frozen_apart
+        runs: list[int] = []
+        for stack in (actors.policy.stack, actors.value.stack):
+            counted(stack, runs)
+        found.append((scene.gradients([5, 0, 3], []), len(runs)))
+    (gradients, runs_kept), (plain, runs_plain) = found
+    assert runs_kept == 0 < runs_plain
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-4)
+
+
+def counted(stack: Stack, runs: list[int]) -> None:
+    """Count the runs through a stack's frozen part."""
+    real = stack.lower
+
+    def lower(batch: Padded) -> Tensor | None:
+        runs.append(len(batch.ids))
+        return real(batch)
+
+    stack.lower = lower  # type: ignore[method-assign]
 
 
 # ---- the initial identity ---------------------------------------------------------------------
