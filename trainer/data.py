@@ -227,27 +227,25 @@ def batch_rankings(
     rankings: Sequence[Ranking], pad_id: int, device: torch.device, *, shared: bool
 ) -> RankingBatch:
     """Rankings side by side; their sizes may differ. ``shared`` runs each prompt once."""
-    answers = [answer for ranking in rankings for answer in ranking.answers]
     if shared:
         rows = [[r.answers[0].prompt, *(a.completion for a in r.answers)] for r in rankings]
         tokens = pad_segments(rows, pad_id, device)
-        row = [i for i, ranking in enumerate(rankings) for _ in ranking.answers]
-        column = [
-            (end if segment else len(segments[0])) - 1  # an empty answer ends with its prompt
-            for segments in rows
-            for segment, end in zip(
-                segments[1:], list(accumulate(map(len, segments)))[1:], strict=True
-            )
-        ]
+        last = [(row, column) for row, parts in enumerate(rows) for column in _ends(parts)]
     else:
-        tokens = pad([answer.ids for answer in answers], pad_id, device)
-        row = list(range(len(answers)))
-        column = [len(answer.ids) - 1 for answer in answers]
-    last = (torch.tensor(row, device=device), torch.tensor(column, device=device))
+        answers = [answer.ids for ranking in rankings for answer in ranking.answers]
+        tokens = pad(answers, pad_id, device)
+        last = [(row, len(ids) - 1) for row, ids in enumerate(answers)]
+    rows_of_last, columns = torch.tensor(last, device=device).unbind(1)
     widest = max(len(ranking.ranks) for ranking in rankings)
     ranks = torch.zeros(len(rankings), widest, dtype=torch.long)
     mask = torch.zeros(len(rankings), widest, dtype=torch.bool)
     for row, ranking in enumerate(rankings):
         ranks[row, : len(ranking.ranks)] = torch.tensor(ranking.ranks)
         mask[row, : len(ranking.ranks)] = True
-    return RankingBatch(tokens, last, ranks.to(device), mask.to(device))
+    return RankingBatch(tokens, (rows_of_last, columns), ranks.to(device), mask.to(device))
+
+
+def _ends(parts: Sequence[Sequence[int]]) -> list[int]:
+    """Column of the last token of each part but the first; an empty one ends where the first does."""
+    ends = list(accumulate(map(len, parts)))
+    return [(end if part else ends[0]) - 1 for part, end in zip(parts, ends, strict=True)][1:]
