@@ -2,16 +2,19 @@
 
 The settings name the run folder (``out``); what it holds is told in ``trainer.stage_io``. Exit
 codes are those of ``trainer.errors``; 0 is success, also when the folder was finished before.
+``python -m trainer fill`` is no stage: it prints what a model would write, and writes nothing.
 """
 
 import argparse
+import dataclasses
 import importlib
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
-from trainer.config import STAGES, load_config
+from trainer.config import STAGES, ObjectiveName, load_config
 from trainer.errors import TrainerError
 from trainer.stage_io import open_run
 
@@ -20,24 +23,46 @@ MODULES = {stage: f"trainer.{stage}" for stage in STAGES} | {"text": "trainer.dr
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage that the command line names; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
-    parser.add_argument("stage", choices=list(STAGES))
-    parser.add_argument("--config", type=Path, required=True, help="settings, a JSON object")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     try:
-        _run(args.stage, args.config)
+        if args.stage == "fill":
+            _prepare()
+            fill = importlib.import_module("trainer.fill")
+            fill.run(args.model, args.text, args.top, as_json=args.json)
+        else:
+            given = {"objective": args.objective} if getattr(args, "objective", None) else {}
+            _run(args.stage, args.config, given)
     except TrainerError as error:
         print(f"{args.stage}: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _run(stage: str, path: Path) -> None:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    commands = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    for stage, settings in STAGES.items():
+        summary = (settings.__doc__ or "").split(":")[0]
+        command = commands.add_parser(stage, help=summary, description=summary)
+        command.add_argument("--config", type=Path, required=True, help="settings, a JSON object")
+        if stage == "pretrain":
+            names = get_args(ObjectiveName)
+            command.add_argument("--objective", choices=names, help="in place of the setting")
+    summary = "Show what a model would put at each [MASK] of a text, or next."
+    command = commands.add_parser("fill", help=summary, description=summary)
+    command.add_argument("--model", required=True, help="folder of a causal or a masked model")
+    command.add_argument("--text", required=True, help="with [MASK] for a masked model")
+    command.add_argument("--top", type=int, default=10, help="candidates shown (10)")
+    command.add_argument("--json", action="store_true", help="one JSON object, not a table")
+    return parser
+
+
+def _run(stage: str, path: Path, given: dict[str, Any]) -> None:
     with open_run(_named_out(path) or load_config(stage, path).out) as run:
         if run.finished:
             print(f"{run.out} is finished already; nothing to do.", file=sys.stderr)
             return
-        config = load_config(stage, path)
+        config = dataclasses.replace(load_config(stage, path), **given)
         _prepare()
         importlib.import_module(MODULES[stage]).run(config, run)
 

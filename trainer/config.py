@@ -189,8 +189,76 @@ class PPOConfig(TrainConfig):
         return -(-self.episodes // self.batch)
 
 
+ObjectiveName = Literal["causal", "masked"]
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainConfig):
+    """Pretraining on running text: stage ``pretrain`` (GPT-3 appendix B; BERT appendix A.2)."""
+
+    model: str = ""
+    """Folder of the model to start from; its tokenizer is used."""
+    fresh: bool = False
+    """Draw new weights, by seed, for the config in that folder, which then need hold none."""
+    objective: ObjectiveName = "causal"
+    """Predict every next token, or the tokens that were masked."""
+    text: str = ""
+    """A text file or a folder of them."""
+    valid_text: str | None = None
+    """Held-out text, a file or a folder; none holds out windows of ``text``."""
+    valid_windows: int = 64
+    """Windows measured on, the first ones of ``valid_text``; of ``text``, a tenth at most."""
+    valid_every: int = 100
+    """Optimiser steps between two looks at the held-out windows; the last step has one too."""
+    max_tokens: int = 512
+    """Tokens of each window of text, what the tokenizer puts around a text included."""
+    learning_rate: float = 6e-4
+    batch: int = 64
+    """Windows per optimiser step."""
+    epochs: int = 1
+    max_steps: int | None = None
+    """The run, and its schedule, end here at the latest; none runs all epochs."""
+    warmup_fraction: float = 0.02
+    """Share of the steps over which the learning rate rises from a tenth of its peak."""
+    final_lr_fraction: float = 0.1
+    """Cosine decay ends here."""
+    mask_rate: float = 0.15
+    """Share of a window's tokens that the model has to guess."""
+    mask_token_share: float = 0.8
+    """Share of those that the mask token stands in for."""
+    random_token_share: float = 0.1
+    """Share of those that a random token stands in for; the rest stay as they are."""
+
+    def __post_init__(self) -> None:
+        shares = {
+            "warmup_fraction": self.warmup_fraction,
+            "mask_rate": self.mask_rate,
+            "mask_token_share": self.mask_token_share,
+            "random_token_share": self.random_token_share,
+            "the sum of mask_token_share and random_token_share": self.mask_token_share
+            + self.random_token_share,
+        }
+        for name, value in shares.items():
+            if not 0 <= value <= 1 + 1e-9:
+                raise ConfigError(f"pretrain settings: {name} is {value}; it must be from 0 to 1.")
+        if self.mask_rate == 0:
+            raise ConfigError("pretrain settings.mask_rate is 0; it must be above 0.")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ConfigError(f"pretrain settings.max_steps is {self.max_steps}; 1 is the least.")
+        if self.valid_every < 1 or self.valid_windows < 0:
+            raise ConfigError(
+                "pretrain settings: valid_every must be above 0, and valid_windows not negative."
+            )
+        if self.freeze_layers and (self.fresh or self.objective == "masked"):
+            raise ConfigError(
+                "pretrain settings.freeze_layers is for a causal model with weights to keep:"
+                " set it to 0 with fresh weights or the masked objective."
+            )
+
+
 STAGES: dict[str, type[Any]] = {
     "base": BaseConfig,
+    "pretrain": PretrainConfig,
     "text": TextConfig,
     "sample": SampleConfig,
     "sft": SFTConfig,

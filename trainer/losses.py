@@ -8,6 +8,7 @@ A loss that is a mean takes the number to divide by as an argument: the caller c
 whole optimiser step, so that the sum over micro-batches is the loss of the undivided batch.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -49,6 +50,14 @@ def token_loss(logprobs: Tensor, mask: Tensor, tokens: int) -> Tensor:
     ``tokens`` is the number of target tokens in the whole optimiser step.
     """
     return -real(logprobs, mask).sum() / tokens
+
+
+def perplexity(loss: float) -> float:
+    """e to a cross-entropy in nats per token; infinite where no float is as large."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 # ---- reward model -------------------------------------------------------------------------

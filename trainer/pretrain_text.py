@@ -1,6 +1,7 @@
-"""Running text for the pretraining mix of PPO-ptx: files to token windows."""
+"""Running text for pretraining and for the pretraining mix of PPO-ptx: files to token windows."""
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from trainer.data import shuffled
@@ -22,8 +23,8 @@ class PretrainText:
     def __init__(self, path: str | Path, codec: Codec, length: int, wanted: int, seed: int) -> None:
         self._seed = seed
         stream: list[int] = []
-        for text in _pieces(Path(path)):
-            stream += [*codec.start_ids, *codec.encode_text(text)]
+        for ids in token_stream(path, codec, codec.start_ids):
+            stream += ids
             if len(stream) >= length * wanted:
                 break
         if len(stream) < 2:
@@ -43,6 +44,44 @@ class PretrainText:
         return [self.windows[orders[i // size][i % size]] for i in range(start, start + count)]
 
 
+class Windows:
+    """All windows of ``length`` tokens of a text, in its order; the ids take four bytes each.
+
+    ``start_ids`` begin each document. What is left at the end is dropped, but a text shorter
+    than one window is one. ``check`` is called between two pieces of the text.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        codec: Codec,
+        length: int,
+        start_ids: Sequence[int],
+        check: Callable[[], None],
+    ) -> None:
+        self._stream = array("i")
+        for ids in token_stream(path, codec, start_ids):
+            check()
+            self._stream.extend(ids)
+        if len(self._stream) < 2:
+            raise DataError(f"{path} holds no text to learn from.")
+        self._length = length
+
+    def __len__(self) -> int:
+        return max(1, len(self._stream) // self._length)
+
+    def __getitem__(self, number: int) -> list[int]:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self._stream[number * self._length : (number + 1) * self._length].tolist()
+
+
+def token_stream(path: str | Path, codec: Codec, start_ids: Sequence[int]) -> Iterator[list[int]]:
+    """The ids of a text, piece by piece, each begun by ``start_ids``."""
+    for text in _pieces(Path(path)):
+        yield [*start_ids, *codec.encode_text(text)]
+
+
 def _pieces(path: Path) -> Iterator[str]:
     """Text of a file, or of every file of a folder in the order of their names."""
     if not path.exists():
@@ -60,12 +99,12 @@ def _pieces(path: Path) -> Iterator[str]:
             raise DataError(f"{file} is not UTF-8 text.") from None
 
 
-def text_parent(path: str | Path) -> Parent:
+def text_parent(path: str | Path, role: str = "pretrain_text") -> Parent:
     """The text as a parent of a run: a file by its hash, a folder by its manifest or its files."""
     path = Path(path)
     if path.is_file():
-        return Parent("pretrain_text", path.name, file_sha256(path))
-    return parent_of("pretrain_text", path)
+        return Parent(role, path.name, file_sha256(path))
+    return parent_of(role, path)
 
 
 def text_notes(path: str | Path | None) -> tuple[str, ...]:

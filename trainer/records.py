@@ -145,7 +145,7 @@ class SampleRow:
 class Parent:
     """What a run was made from: the name and content hash of a snapshot or model version."""
 
-    role: str  # policy, reference, reward, demonstrations, comparisons, prompts, pretrain_text
+    role: str  # policy, reference, reward, demonstrations, comparisons, prompts, pretrain_text, valid_text
     name: str
     sha256: str
 
@@ -155,7 +155,7 @@ class Manifest:
     """What a finished folder holds. ``files`` maps a relative path to its SHA-256."""
 
     schema_version: int
-    kind: str  # a SnapshotKind, or the stage: sft, reward, ppo, sample, base
+    kind: str  # a SnapshotKind, or the stage: base, pretrain, sft, reward, ppo, sample, text
     name: str
     rows: int
     files: dict[str, str]

@@ -26,7 +26,7 @@ def settings_of(config: TrainConfig) -> dict[str, Any]:
     """What makes a result what it is: every setting but folders and this machine's."""
     plain = dataclasses.asdict(config)
     folders = {"model", "policy", "reward", "demonstrations", "comparisons", "prompts"}
-    left_out = _MACHINE_SETTINGS | folders | {"pretrain_text"}
+    left_out = _MACHINE_SETTINGS | folders | {"pretrain_text", "text", "valid_text"}
     return {name: value for name, value in plain.items() if name not in left_out}
 
 

@@ -81,7 +81,7 @@ class Codec:
             return self._encode(_render(self.tokenizer, turns), special)
         labelled = [f"{ROLE_LABELS[turn['role']]}:\n{turn['content']}\n\n" for turn in turns]
         text = "".join(labelled) + f"{ROLE_LABELS['assistant']}:\n"
-        return [*_prefix_ids(self.tokenizer), *self._encode(text, special)]
+        return [*affixes(self.tokenizer)[0], *self._encode(text, special)]
 
     def encode_completion(self, text: str, *, ended: bool = True) -> list[int]:
         """Ids of a completion, with the end token when it ``ended``."""
@@ -195,14 +195,17 @@ def _generation_ends(folder: str | Path | None) -> list[int]:
     return [] if named is None else [named] if isinstance(named, int) else list(named)
 
 
-def _prefix_ids(tokenizer: Any) -> list[int]:
-    """What this tokenizer puts before any text of its own accord (a BOS token or nothing)."""
+def affixes(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """What this tokenizer puts before and after a text of its own accord, if anything.
+
+    A BOS token before, or BERT's [CLS] and [SEP].
+    """
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
-            return list(full[:start])
-    return []
+            return list(full[:start]), list(full[start + len(bare) :])
+    return [], []
 
 
 def _start_ids(tokenizer: Any) -> tuple[int, ...]:

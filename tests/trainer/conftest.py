@@ -1,4 +1,4 @@
-"""The shared cast: two tiny models, built once a session."""
+"""The shared cast: three tiny models, built once a session."""
 
 from pathlib import Path
 
@@ -19,8 +19,14 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny(tmp_path_factory.mktemp("tiny") / "gpt2", "gpt2")
 
 
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT: word pieces, a mask token, [CLS] and [SEP] around a text."""
+    return build_tiny(tmp_path_factory.mktemp("tiny") / "bert", "bert")
+
+
 @pytest.fixture(params=["llama", "gpt2"])
 def tiny_model(request: pytest.FixtureRequest) -> Path:
-    """Each of the two in turn."""
+    """Each of the two causal ones in turn."""
     folder: Path = request.getfixturevalue(f"tiny_{request.param}")
     return folder

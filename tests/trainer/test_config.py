@@ -62,7 +62,9 @@ def test_a_whole_number_serves_as_a_fraction() -> None:
 
 
 def test_an_unknown_stage_is_told_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no stage 'dance'; there are base, text, sample, sft"):
+    with pytest.raises(
+        ConfigError, match="no stage 'dance'; there are base, pretrain, text, sample, sft"
+    ):
         config_from_plain("dance", {})
 
 

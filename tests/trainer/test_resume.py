@@ -51,13 +51,31 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Settings of the three stages, each of four optimiser steps, and an unbroken run of each."""
+    """Settings of the stages, each of four optimiser steps, and an unbroken run of each."""
     root = tmp_path_factory.mktemp("resume")
     data = {name: str(path) for name, path in write_all(root / "data").items()}
     tiny = str(build_tiny(root / "tiny", "gpt2"))  # has dropout: the random state matters
     shared = {"learning_rate": 1e-3, "seed": 4, "batch": 6, "threads": 1, "checkpoint_every": 2}
     demonstrations = {"demonstrations": data["demonstrations"]}
+    pretrain = {
+        **shared,
+        "text": data["pretrain_text"],
+        "max_tokens": 24,
+        "batch": 20,
+        "epochs": 4,
+        "max_steps": 4,
+        "valid_every": 3,
+        "freeze_layers": 1,
+    }
     found: dict[str, dict[str, Any]] = {
+        "pretrain": {**pretrain, "model": tiny},
+        "pretrain masked": {
+            **pretrain,
+            "model": str(build_tiny(root / "bert", "bert")),
+            "objective": "masked",
+            "fresh": True,
+            "freeze_layers": 0,
+        },
         "sft": {**shared, **demonstrations, "model": tiny, "epochs": 2, "residual_dropout": 0.2},
         "reward": {
             **shared,
@@ -85,7 +103,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         },
     }
     for stage, settings in found.items():
-        assert main([stage, "--config", str(config_file(settings, root / stage))]) == 0
+        assert main(command(stage, config_file(settings, root / stage))) == 0
         settings["unbroken"] = root / stage
     return found
 
@@ -98,10 +116,15 @@ def config_file(settings: dict[str, Any], out: Path) -> Path:
     return path
 
 
+def command(stage: str, config: Path) -> list[str]:
+    """The stage is the first word of its name here."""
+    return [stage.split()[0], "--config", str(config)]
+
+
 def run_killed(stage: str, config: Path, place: str, number: int) -> int:
     """Run a child that kills itself at the ``number``-th visit of ``place``; its exit status."""
     return subprocess.run(
-        [sys.executable, "-c", KILLED, place, str(number), stage, "--config", str(config)],
+        [sys.executable, "-c", KILLED, place, str(number), *command(stage, config)],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -132,8 +155,22 @@ def assert_as_unbroken(out: Path, unbroken: Path) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "place", "number"),
-    [("sft", "step", 3), ("reward", "step", 3), ("ppo", "step", 3), ("ppo", "rename", 1)],
-    ids=["sft", "reward", "ppo", "ppo while its checkpoint is put in place"],
+    [
+        ("pretrain", "step", 3),
+        ("pretrain masked", "step", 3),
+        ("sft", "step", 3),
+        ("reward", "step", 3),
+        ("ppo", "step", 3),
+        ("ppo", "rename", 1),
+    ],
+    ids=[
+        "pretrain",
+        "pretrain masked",
+        "sft",
+        "reward",
+        "ppo",
+        "ppo while its checkpoint is put in place",
+    ],
 )
 def test_two_steps_a_kill_and_two_steps_are_four_steps(
     stages: dict[str, dict[str, Any]], tmp_path: Path, stage: str, place: str, number: int
@@ -142,13 +179,18 @@ def test_two_steps_a_kill_and_two_steps_are_four_steps(
     config = config_file(stages[stage], out)
     assert run_killed(stage, config, place, number) == -signal.SIGKILL
     assert not (out / "manifest.json").exists()
-    assert main([stage, "--config", str(config)]) == 0
+    assert main(command(stage, config)) == 0
     assert_as_unbroken(out, stages[stage]["unbroken"])
 
 
 @pytest.mark.parametrize(
     ("stage", "place", "number"),
-    [("sft", "step", 1), ("ppo", "step", 3), ("ppo", "generate", 3)],
+    [
+        ("pretrain masked", "step", 1),
+        ("sft", "step", 1),
+        ("ppo", "step", 3),
+        ("ppo", "generate", 3),
+    ],
 )
 def test_a_run_asked_to_stop_leaves_a_checkpoint_and_goes_on_from_there(
     stages: dict[str, dict[str, Any]],
@@ -172,8 +214,8 @@ def test_a_run_asked_to_stop_leaves_a_checkpoint_and_goes_on_from_there(
     monkeypatch.setattr(owner, name, counted)
     out = tmp_path / stage
     config = config_file(stages[stage], out)
-    assert main([stage, "--config", str(config)]) == Stopped.exit_code
+    assert main(command(stage, config)) == Stopped.exit_code
     assert list((out / "checkpoints").glob("*.pt"))
     assert json.loads((out / "error.json").read_text())["code"] == Stopped.exit_code
-    assert main([stage, "--config", str(config)]) == 0
+    assert main(command(stage, config)) == 0
     assert_as_unbroken(out, stages[stage]["unbroken"])

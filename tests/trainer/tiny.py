@@ -1,5 +1,6 @@
-"""Tiny models built on the spot: a Llama (rotary positions, chat template) and a GPT-2
-(absolute positions, no chat template), each with a tokenizer of its own.
+"""Tiny models built on the spot: a Llama (rotary positions, chat template), a GPT-2 (absolute
+positions, no chat template) and a BERT (masked, seen from both sides), each with a tokenizer of
+its own.
 
 As a script: ``python -m tests.trainer.tiny --arch llama --out DIR``.
 """
@@ -9,8 +10,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -18,7 +29,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-Arch = Literal["llama", "gpt2"]
+Arch = Literal["llama", "gpt2", "bert"]
 
 TEXT = """\
 The harbour was quiet before the boats came in. A small dog slept near the nets, and two
@@ -42,7 +53,12 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(arch: Arch) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 384 tokens; on Llama pad and end are the same id, as in SmolLM2."""
+    """A byte-level BPE of 384 tokens; on Llama pad and end are the same id, as in SmolLM2.
+
+    BERT's is word pieces in lower case.
+    """
+    if arch == "bert":
+        return _word_pieces()
     special = ["<|endoftext|>", "<|turn|>", "<|end|>"] if arch == "llama" else ["<|endoftext|>"]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -63,6 +79,24 @@ def build_tokenizer(arch: Arch) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def _word_pieces() -> PreTrainedTokenizerFast:
+    names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask")}
+    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    core.normalizer = normalizers.BertNormalizer(lowercase=True)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=384, special_tokens=list(names.values()), show_progress=False
+    )
+    core.train_from_iterator([TEXT], trainer)
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(t, core.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
+
+
 def build_tiny(folder: str | Path, arch: Arch, seed: int = 0) -> Path:
     """Write a model folder in Hugging Face format: about 60,000 parameters, 256 positions.
 
@@ -76,7 +110,7 @@ def build_tiny(folder: str | Path, arch: Arch, seed: int = 0) -> Path:
         "eos_token_id": tokenizer.eos_token_id,
         "initializer_range": 0.15,
     }
-    model: LlamaForCausalLM | GPT2LMHeadModel
+    model: LlamaForCausalLM | GPT2LMHeadModel | BertForMaskedLM
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if arch == "llama":
@@ -89,6 +123,18 @@ def build_tiny(folder: str | Path, arch: Arch, seed: int = 0) -> Path:
                     num_key_value_heads=2,
                     max_position_embeddings=256,
                     tie_word_embeddings=True,
+                    pad_token_id=tokenizer.pad_token_id,
+                    **shared,
+                )
+            )
+        elif arch == "bert":
+            model = BertForMaskedLM(
+                BertConfig(
+                    hidden_size=48,
+                    intermediate_size=96,
+                    num_hidden_layers=2,
+                    num_attention_heads=4,
+                    max_position_embeddings=256,
                     pad_token_id=tokenizer.pad_token_id,
                     **shared,
                 )
