@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.tiny import build_tiny
+from tests.trainer.tiny import TEXT, build_tiny
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +30,18 @@ def tiny_model(request: pytest.FixtureRequest) -> Path:
     """Each of the two causal ones in turn."""
     folder: Path = request.getfixturevalue(f"tiny_{request.param}")
     return folder
+
+
+@pytest.fixture
+def running_text(tmp_path: Path) -> Path:
+    """A file of text to pretrain on."""
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT * 4)
+    return path
+
+
+@pytest.fixture(params=["causal", "masked"])
+def learner(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Each objective of pretraining in turn, with a model for it: settings of the stage."""
+    arch = {"causal": "gpt2", "masked": "bert"}[request.param]
+    return {"objective": request.param, "model": str(request.getfixturevalue(f"tiny_{arch}"))}
