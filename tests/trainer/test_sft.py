@@ -1,56 +1,27 @@
-"""Supervised fine-tuning: the loss on completions, accumulation, dropout, the epoch kept."""
+"""Supervised fine-tuning: the loss on completions, accumulation, the epoch kept."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.trainer.sft_cast import CPU, config, gradients, train
 from tests.trainer.snapshots import demonstration_row, write_snapshot
 from trainer import sft
-from trainer.config import SFTConfig
 from trainer.data import Example, load_demonstrations
 from trainer.errors import NumericError
-from trainer.models import LanguageModel, trainable
+from trainer.models import LanguageModel
 from trainer.records import read_manifest
 from trainer.runtime import Checkpoints
-from trainer.stage_io import open_run
 from trainer.text import Codec
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def demonstrations(tmp_path: Path) -> Path:
     rows = [demonstration_row(i) for i in range(16)]
     return write_snapshot(tmp_path / "demonstrations", "demonstrations", rows)
-
-
-def config(out: Path, model: Path, demonstrations: Path, **changes: Any) -> SFTConfig:
-    plain: dict[str, Any] = {
-        "learning_rate": 3e-3,
-        "batch": 4,
-        "epochs": 3,
-        "precision": "fp32",
-        "max_tokens": 200,
-    }
-    return SFTConfig(
-        out=str(out), model=str(model), demonstrations=str(demonstrations), **plain | changes
-    )
-
-
-def train(settings: SFTConfig) -> list[dict[str, float]]:
-    with open_run(settings.out) as run:
-        sft.run(settings, run)
-        return [line["values"] for line in run.lines()]
-
-
-def gradients(model: LanguageModel) -> dict[str, torch.Tensor]:
-    found = {n: p.grad.clone() for n, p in trainable(model.model).items() if p.grad is not None}
-    model.model.zero_grad()
-    return found
 
 
 def test_the_loss_is_the_mean_over_completion_tokens_alone(tiny_model: Path) -> None:
