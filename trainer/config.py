@@ -14,6 +14,7 @@ from trainer.errors import ConfigError
 from trainer.strict import from_plain
 
 Precision = Literal["fp32", "bf16"]
+TrainOn = Literal["response", "assistant"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,26 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class MixtureSource:
+    """A set of demonstrations that is mixed in; ConfigError if a number is not above 0."""
+
+    demonstrations: str
+    """Snapshot folder of DemonstrationRow."""
+    weight: float
+    """Its share of the draws relative to the other sets; ``demonstrations`` has 1."""
+    cap: int | None = None
+    """At most this many of its examples are used, drawn by seed; none, all."""
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "cap"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(
+                    f"mixture: the {name} of {self.demonstrations} is {value}; it must be above 0."
+                )
+
+
+@dataclass(frozen=True)
 class SFTConfig(TrainConfig):
     """Supervised fine-tuning: stage ``sft`` (paper C.1)."""
 
@@ -103,11 +124,39 @@ class SFTConfig(TrainConfig):
     """Folder of the model to start from."""
     demonstrations: str = ""
     """Snapshot folder of DemonstrationRow."""
+    mixture: tuple[MixtureSource, ...] = ()
+    """More sets, mixed in by weight; the first set of all is the main one."""
+    epoch_examples: int | None = None
+    """Examples of an epoch, cut by weight; none is one pass over the main set."""
+    train_on: TrainOn = "response"
+    """What is learned: the completion, or every assistant turn of the conversation."""
     epochs: int = 16
     residual_dropout: float = 0.0
     """Paper: 0.2, on residual branches; 0 leaves the model's own setting."""
     final_lr_fraction: float = 0.1
     """Cosine decay ends here."""
+    pack: bool = False
+    """Put several examples in one row; none sees another, and nothing changes beyond rounding."""
+    pack_tokens: int = 512
+    """Longest packed row (``micro_tokens`` at most): attention costs its square."""
+    reward: str | None = None
+    """A reward model of an earlier round, whose score chooses the weights; none, the loss does."""
+    eval_every: int | None = None
+    """Optimiser steps between two looks at the valid split; none looks after every epoch."""
+    eval_prompts: int = 32
+    """Valid prompts whose answers the reward model scores."""
+    eval_new_tokens: int = 128
+    """Longest answer to them."""
+    temperature: float = 1.0
+    """Of those answers."""
+    generate_batch: int = 64
+    """Rows decoded at once."""
+
+    @property
+    def sources(self) -> tuple[MixtureSource, ...]:
+        """All sets of demonstrations, the main one first."""
+        main = (MixtureSource(self.demonstrations, 1.0),) if self.demonstrations else ()
+        return (*main, *self.mixture)
 
 
 @dataclass(frozen=True)
@@ -270,6 +319,7 @@ _POSITIVE = {
     "k", "batch", "chunk", "epochs", "minibatch", "episodes", "max_tokens", "micro_tokens",
     "max_new_tokens", "max_prompt_tokens", "learning_rate", "value_learning_rate",
     "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "generate_batch", "eval_every",
+    "epoch_examples", "pack_tokens", "eval_new_tokens",
 }  # fmt: skip
 
 
@@ -279,7 +329,7 @@ def config_from_plain(stage: str, plain: Any) -> Any:
         raise ConfigError(f"There is no stage {stage!r}; there are {', '.join(STAGES)}.")
     config = from_plain(STAGES[stage], plain, where=f"{stage} settings", error=ConfigError)
     for name, value in vars(config).items():
-        if name in _POSITIVE and not value > 0:
+        if name in _POSITIVE and value is not None and not value > 0:
             raise ConfigError(f"{stage} settings.{name} is {value}; it must be above 0.")
         if (
             name in ("temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale")

@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from trainer.config import TrainOn
 from trainer.errors import DataError, IntegrityError
 from trainer.records import (
     ROWS,
@@ -36,10 +37,19 @@ class Example(NamedTuple):
 
     prompt: list[int]
     completion: list[int]  # ends with the end token unless it was cut
+    turns: tuple[tuple[int, int], ...] = ()  # [start, stop) of the prompt's parts learned too
 
     @property
     def ids(self) -> list[int]:
         return self.prompt + self.completion
+
+    @property
+    def learned(self) -> list[bool]:
+        """Of each token whether it is a target; the first never is, as nothing foretells it."""
+        marks = [False] * len(self.prompt) + [True] * len(self.completion)
+        for start, stop in self.turns:
+            marks[start:stop] = [True] * (stop - start)
+        return [False, *marks[1:]]
 
 
 class Ranking(NamedTuple):
@@ -88,17 +98,37 @@ def read_snapshot(folder: str | Path, kind: SnapshotKind, cls: type[Row]) -> lis
     return rows
 
 
-def load_demonstrations(folder: str | Path, codec: Codec, max_tokens: int) -> Splits[Example]:
-    """Demonstrations as token ids, each ending with the end token."""
+def load_demonstrations(
+    folder: str | Path, codec: Codec, max_tokens: int, *, train_on: TrainOn = "response"
+) -> Splits[Example]:
+    """Demonstrations as token ids, each ending with the end token.
+
+    With ``train_on`` "assistant" the assistant's earlier turns are learned too.
+    """
+    lost = 0
 
     def encode(row: DemonstrationRow) -> Example | None:
+        nonlocal lost
+        turns = codec.assistant_turns(row.prompt) if train_on == "assistant" else []
         example = Example(
-            codec.encode_prompt(row.prompt), codec.encode_completion(row.completion, ended=True)
+            codec.encode_prompt(row.prompt),
+            codec.encode_completion(row.completion, ended=True),
+            tuple(turn for turn in turns if turn is not None),
         )
-        return example if example.completion and len(example.ids) <= max_tokens else None
+        if not example.completion or len(example.ids) > max_tokens:
+            return None
+        lost += turns.count(None)
+        return example
 
     rows = read_snapshot(folder, "demonstrations", DemonstrationRow)
-    return _split([(row.split, encode(row)) for row in rows], "demonstrations", max_tokens)
+    found = _split([(row.split, encode(row)) for row in rows], "demonstrations", max_tokens)
+    if lost:
+        said = (
+            f"{lost} earlier assistant turns were not learned: they answer nobody, or the template"
+            " writes them otherwise once they are history."
+        )
+        found = found._replace(notes=(*found.notes, said))
+    return found
 
 
 def load_rankings(folder: str | Path, codec: Codec, max_tokens: int) -> Splits[Ranking]:
@@ -198,15 +228,14 @@ class ExampleBatch(NamedTuple):
     """Sequences with their completions marked."""
 
     tokens: Padded  # [B, T]
-    completion: Tensor  # [B, T] bool, true at completion tokens
+    completion: Tensor  # [B, T] bool, true at completion tokens and what else is learned
 
 
 def batch_examples(examples: Sequence[Example], pad_id: int, device: torch.device) -> ExampleBatch:
     """Examples side by side, padded on the right."""
     tokens = pad([example.ids for example in examples], pad_id, device)
-    starts = torch.tensor([len(example.prompt) for example in examples], device=device)
-    columns = torch.arange(tokens.ids.shape[1], device=device)
-    return ExampleBatch(tokens, tokens.mask & (columns >= starts[:, None]))
+    marks = [[int(mark) for mark in example.learned] for example in examples]
+    return ExampleBatch(tokens, pad(marks, 0, device).ids.bool())
 
 
 class RankingBatch(NamedTuple):

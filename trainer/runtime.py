@@ -24,10 +24,17 @@ _MACHINE_SETTINGS = {"out", "threads", "checkpoint_every", "keep_checkpoints"}
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """What makes a result what it is: every setting but folders and this machine's."""
-    plain = dataclasses.asdict(config)
     folders = {"model", "policy", "reward", "demonstrations", "comparisons", "prompts"}
     left_out = _MACHINE_SETTINGS | folders | {"pretrain_text", "text", "valid_text"}
-    return {name: value for name, value in plain.items() if name not in left_out}
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [kept(item) for item in value]
+        if isinstance(value, dict):
+            return {name: kept(item) for name, item in value.items() if name not in left_out}
+        return value
+
+    return kept(dataclasses.asdict(config))  # type: ignore[no-any-return]
 
 
 # ---- schedules ------------------------------------------------------------------------------

@@ -1,27 +1,25 @@
 """Supervised fine-tuning on demonstrations (InstructGPT section 3.5 and appendix C.1).
 
-Cross-entropy on the completion alone, cosine decay to a tenth without warm-up, several epochs;
-the weights kept are those of the epoch with the lowest validation loss.
+Cross-entropy on the completion alone, cosine decay to a tenth without warm-up, several epochs.
+The weights kept are those that score highest with a reward model of an earlier round, or, where
+none is given, those with the lowest validation loss.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from trainer import losses
 from trainer.config import SFTConfig
-from trainer.data import (
-    Example,
-    Splits,
-    batch_examples,
-    epoch_batches,
-    load_demonstrations,
-    micro_batches,
-)
+from trainer.data import Example, ExampleBatch
+from trainer.dropout import set_residual_dropout
+from trainer.judge import Judge
+from trainer.mixture import Mixture, load_mixture, source_parents
 from trainer.models import LanguageModel, load_weights, save_language_model, trainable
-from trainer.records import SCHEMA_VERSION, Manifest
+from trainer.packing import example_batches
+from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.runtime import (
     Checkpoints,
     Meter,
@@ -35,7 +33,13 @@ from trainer.stack import pick_device
 from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
 
-_RESIDUAL_DROPOUTS = ("resid_pdrop", "residual_dropout", "hidden_dropout", "dropout")
+Figures = dict[str, float]
+
+UNPACKABLE = "Examples were not packed: this architecture cannot keep several in one row apart."
+
+
+class Interrupted(Exception):
+    """SIGTERM came while the valid split is measured: the step before it is done."""
 
 
 class Trainee:
@@ -49,10 +53,13 @@ class Trainee:
         )
         self.weights = trainable(self.model.model)
         self.optimiser = Optimiser([(self.weights.values(), config.learning_rate)], config)
+        self.pack_tokens = config.pack_tokens if config.pack and self.model.stack.segments else None
         self.meter = Meter()
         self.step = 0
-        self.best_loss, self.best_epoch = math.inf, 0
-        self.best: dict[str, Any] = {}
+        self.figures: Figures = {}  # of the step before, while what comes after it is not done
+        self.best: dict[str, Any] = {}  # weights
+        self.chosen: Figures = {}  # what was measured of them, their step and epoch
+        self.lowest: Figures = {}  # the same of those with the lowest validation loss
         state = checkpoints.load()
         if state is not None:
             self._restore(state)
@@ -64,16 +71,17 @@ class Trainee:
                 "step": self.step,
                 "weights": copied(self.weights),
                 "optimiser": self.optimiser.adam.state_dict(),
+                "figures": self.figures,
                 "best": self.best,
-                "best_loss": self.best_loss,
-                "best_epoch": self.best_epoch,
+                "chosen": self.chosen,
+                "lowest": self.lowest,
                 "meter": self.meter.state(),
             },
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.step, self.best = state["step"], state["best"]
-        self.best_loss, self.best_epoch = state["best_loss"], state["best_epoch"]
+        self.step, self.figures, self.best = state["step"], state["figures"], state["best"]
+        self.chosen, self.lowest = state["chosen"], state["lowest"]
         load_weights(self.model.model, state["weights"])
         self.optimiser.adam.load_state_dict(state["optimiser"])
         self.meter.restore(state["meter"])
@@ -82,25 +90,36 @@ class Trainee:
 def run(config: SFTConfig, run: Run) -> None:
     """Train on the demonstrations; write model/ and the manifest."""
     set_threads(config.threads)
-    parents = (
-        parent_of("policy", config.model),
-        parent_of("demonstrations", config.demonstrations),
-    )
+    sources = source_parents(config)
+    parents = (parent_of("policy", config.model), *sources)
+    if config.reward is not None:
+        parents = (*parents, parent_of("reward", config.reward))
     codec = Codec.load(config.model)
-    data = load_demonstrations(config.demonstrations, codec, config.max_tokens)
+    data = load_mixture(config, codec, sources)
     trainee = Trainee(config, Checkpoints(run.out, config, parents))
-    notes = (*data.notes, *_set_residual_dropout(trainee.model.model, config.residual_dropout))
+    judge = _judge(config, codec, trainee.model)
+    notes = (
+        *data.notes,
+        *set_residual_dropout(trainee.model.stack.blocks, config.residual_dropout),
+        *((UNPACKABLE,) if config.pack and trainee.pack_tokens is None else ()),
+        *(judge.notes if judge else ()),
+    )
 
-    per_epoch = -(-len(data.train) // config.batch)
-    total = config.epochs * per_epoch
-    while trainee.step < total:
-        epoch, place = divmod(trainee.step, per_epoch)
-        rows = epoch_batches(len(data.train), config.batch, config.seed, epoch)[place]
-        factor = cosine(trainee.step, total, config.final_lr_fraction)
-        figures = train_step(trainee, [data.train[i] for i in rows], codec.pad_id, factor)
-        if place == per_epoch - 1:
-            figures |= end_epoch(trainee, data, codec.pad_id, epoch + 1)
-        run.log(step=trainee.step, total=total, epoch=epoch + 1, **figures)
+    total = config.epochs * data.steps
+    while trainee.step < total or trainee.figures:
+        if not trainee.figures:
+            factor = cosine(trainee.step, total, config.final_lr_fraction)
+            trainee.figures = train_step(trainee, data.at(trainee.step), codec.pad_id, factor)
+        epoch = -(-trainee.step // data.steps)
+        looked: Figures = {}
+        if trainee.step % (config.eval_every or data.steps) == 0 or trainee.step == total:
+            try:
+                looked = look(trainee, data.valid, judge, codec.pad_id, epoch, _watch(run))
+            except Interrupted:
+                trainee.save()
+                run.stop()
+        run.log(step=trainee.step, total=total, epoch=epoch, **trainee.figures, **looked)
+        trainee.figures = {}
         if run.stop_requested or trainee.step % config.checkpoint_every == 0:
             trainee.save()
         if run.stop_requested:
@@ -108,124 +127,204 @@ def run(config: SFTConfig, run: Run) -> None:
 
     kept = trainee.best or copied(trainee.weights)
     save_language_model(config.model, kept, run.out / MODEL)
-    run.finish(_manifest(config, run, parents, trainee, data, notes, figures_of(trainee, data)))
+    run.finish(_manifest(config, run, parents, trainee, data, notes))
+
+
+# ---- one step -----------------------------------------------------------------------------------
 
 
 def train_step(
     trainee: Trainee, examples: Sequence[Example], pad_id: int, factor: float
-) -> dict[str, float]:
+) -> Figures:
     """One optimiser step on a batch, cut into micro-batches; the loss is a mean over its tokens."""
     trainee.model.stack.train(True)
-    targets = sum(len(example.completion) for example in examples)
-    loss = backward_loss(trainee.model, examples, pad_id, trainee.config.micro_tokens, targets)
+    config = trainee.config
+    loss = backward_loss(
+        trainee.model,
+        examples,
+        pad_id,
+        config.micro_tokens,
+        count_targets(examples),
+        pack_tokens=trainee.pack_tokens,
+    )
     check_finite(loss, "loss")
     (norm,) = trainee.optimiser.step(factor)
     trainee.step += 1
     trainee.meter.tokens += sum(len(example.ids) for example in examples)
     return {
         "loss": loss,
-        "learning_rate": factor * trainee.config.learning_rate,
+        "learning_rate": factor * config.learning_rate,
         "gradient_norm": norm,
         "tokens_per_second": trainee.meter.tokens / trainee.meter.seconds,
     }
 
 
+def count_targets(examples: Sequence[Example]) -> int:
+    """Tokens that are learned."""
+    return sum(sum(example.learned) for example in examples)
+
+
 def backward_loss(
-    model: LanguageModel, examples: Sequence[Example], pad_id: int, micro_tokens: int, targets: int
+    model: LanguageModel,
+    examples: Sequence[Example],
+    pad_id: int,
+    micro_tokens: int,
+    targets: int,
+    *,
+    pack_tokens: int | None = None,
 ) -> float:
     """Add the gradient of the batch's token mean, micro-batch by micro-batch; returns the loss."""
     loss = 0.0
-    for group in micro_batches([len(example.ids) for example in examples], micro_tokens):
-        part = token_mean(model, [examples[i] for i in group], pad_id, targets)
+    device = model.stack.device
+    for batch in example_batches(examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens):
+        part = token_mean(model, batch, targets)
         part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
     return loss
 
 
-def token_mean(
-    model: LanguageModel, examples: Sequence[Example], pad_id: int, targets: int
-) -> torch.Tensor:
+def token_mean(model: LanguageModel, batch: ExampleBatch, targets: int) -> torch.Tensor:
     """This micro-batch's share of the cross-entropy, a scalar; ``targets`` is the whole count."""
-    batch = batch_examples(examples, pad_id, model.stack.device)
     lower = model.stack.lower(batch.tokens)
     logprobs = model.logprobs(batch.tokens, batch.completion, lower=lower)
     return losses.token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), targets)
 
 
+# ---- which weights are kept ---------------------------------------------------------------------
+
+
 @torch.no_grad()
 def validation_loss(
-    model: LanguageModel, examples: Sequence[Example], pad_id: int, micro_tokens: int
+    model: LanguageModel,
+    examples: Sequence[Example],
+    pad_id: int,
+    micro_tokens: int,
+    *,
+    pack_tokens: int | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> float:
-    """Cross-entropy per completion token of held-out demonstrations; NaN where there are none."""
+    """Cross-entropy per target token of held-out demonstrations; NaN where there are none.
+
+    ``check`` is called before every micro-batch, and may raise.
+    """
     if not examples:
         return math.nan
     model.stack.train(False)
-    targets = sum(len(example.completion) for example in examples)
-    groups = micro_batches([len(example.ids) for example in examples], micro_tokens)
-    return sum(
-        float(token_mean(model, [examples[i] for i in group], pad_id, targets)) for group in groups
-    )
+    targets, loss, device = count_targets(examples), 0.0, model.stack.device
+    for batch in example_batches(examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens):
+        check()
+        loss += float(token_mean(model, batch, targets))
+    return loss
 
 
-def end_epoch(trainee: Trainee, data: Splits[Example], pad_id: int, epoch: int) -> dict[str, float]:
-    """Measure on the valid split; keep the weights if they are the best so far."""
-    if not data.valid:
+def look(
+    trainee: Trainee,
+    valid: Sequence[Example],
+    judge: Judge | None,
+    pad_id: int,
+    epoch: int,
+    check: Callable[[], None],
+) -> Figures:
+    """Measure on the valid split; keep the weights if they are the best so far.
+
+    Best is the highest score of the reward model, or else the lowest validation loss.
+    """
+    if not valid:
         return {}
     config = trainee.config
-    loss = validation_loss(trainee.model, data.valid, pad_id, config.micro_tokens)
-    if loss < trainee.best_loss:
-        trainee.best_loss, trainee.best_epoch = loss, epoch
-        trainee.best = copied(trainee.weights)
-    return {"valid_loss": loss}
-
-
-def _set_residual_dropout(model: Any, rate: float) -> tuple[str, ...]:
-    """Set the dropout of residual branches where the architecture has one; else say so."""
-    if rate == 0:
-        return ()
-    found = [name for name in _RESIDUAL_DROPOUTS if hasattr(model.config, name)]
-    if not found:
-        name = type(model).__name__
-        return (f"residual_dropout was not applied: {name} has no dropout on residual branches.",)
-    old = getattr(model.config, found[0])
-    for name, module in model.named_modules():
-        in_block = any(part.isdigit() for part in name.split("."))
-        if isinstance(module, torch.nn.Dropout) and in_block and "attn_drop" not in name:
-            module.p = rate if module.p == old else module.p
-    return ()
-
-
-def figures_of(trainee: Trainee, data: Splits[Example]) -> dict[str, Any]:
-    """The last figures, for the manifest."""
-    figures = trainee.meter.figures() | {"steps": trainee.step, "train_rows": len(data.train)}
-    if data.valid:
-        figures |= {"valid_loss": trainee.best_loss, "best_epoch": trainee.best_epoch}
+    loss = validation_loss(
+        trainee.model,
+        valid,
+        pad_id,
+        config.micro_tokens,
+        pack_tokens=trainee.pack_tokens,
+        check=check,
+    )
+    figures = {"valid_loss": loss}
+    if judge is not None:
+        figures |= judge.look(trainee.model, check)
+    here = figures | {"step": trainee.step, "epoch": epoch}
+    if loss < trainee.lowest.get("valid_loss", math.inf):
+        trainee.lowest = here
+    if worth(figures) > worth(trainee.chosen):
+        trainee.chosen, trainee.best = here, copied(trainee.weights)
     return figures
+
+
+def worth(figures: Figures) -> float:
+    """What weights are chosen by, the more the better."""
+    return figures.get("valid_reward", -figures.get("valid_loss", math.inf))
+
+
+def _judge(config: SFTConfig, codec: Codec, model: LanguageModel) -> Judge | None:
+    if config.reward is None:
+        return None
+    whole = model.model.config.get_text_config()
+    return Judge(config, config.reward, codec, getattr(whole, "max_position_embeddings", None))
+
+
+def _watch(run: Run) -> Callable[[], None]:
+    def check() -> None:
+        if run.stop_requested:
+            raise Interrupted
+
+    return check
+
+
+# ---- the manifest -------------------------------------------------------------------------------
+
+
+def figures_of(trainee: Trainee, data: Mixture) -> dict[str, Any]:
+    """The last figures, for the manifest."""
+    rows = sum(len(source.data.train) for source in data.sources)
+    figures = trainee.meter.figures() | {"steps": trainee.step, "train_rows": rows}
+    if trainee.chosen:
+        chosen = dict(trainee.chosen)
+        figures |= {"best_epoch": chosen.pop("epoch"), "best_step": chosen.pop("step")} | chosen
+    if "valid_reward" in trainee.chosen and trainee.lowest:
+        figures["lowest_valid_loss"] = trainee.lowest["valid_loss"]
+        figures["lowest_valid_loss_epoch"] = trainee.lowest["epoch"]
+    if len(data.sources) > 1:
+        figures["sources"] = data.taken(trainee.config.epochs)
+    return figures
+
+
+def kept_note(trainee: Trainee, parents: Sequence[Parent]) -> str:
+    """Which weights were kept, and by what they were chosen."""
+    config, chosen, lowest = trainee.config, trainee.chosen, trainee.lowest
+    if not chosen:
+        return "The weights are the last ones: there are no valid demonstrations to choose by."
+    step = f" (step {chosen['step']})" if config.eval_every else ""
+    which = f"The weights are those of epoch {chosen['epoch']} of {config.epochs}{step}"
+    if "valid_reward" not in chosen:
+        return f"{which}, which has the lowest validation loss."
+    name = next(parent.name for parent in parents if parent.role == "reward")
+    said = f"{which}, whose answers score highest with the reward model {name}."
+    if lowest and lowest["step"] < chosen["step"]:
+        said += (
+            f" The validation loss was lowest in epoch {lowest['epoch']} and rose afterwards:"
+            " that overfitting is expected, and the score goes on rising (InstructGPT, C.1)."
+        )
+    return said
 
 
 def _manifest(
     config: SFTConfig,
     run: Run,
-    parents: tuple[Any, ...],
+    parents: tuple[Parent, ...],
     trainee: Trainee,
-    data: Splits[Example],
+    data: Mixture,
     notes: tuple[str, ...],
-    metrics: dict[str, Any],
 ) -> Manifest:
-    kept = (
-        f"The weights are those of epoch {trainee.best_epoch} of {config.epochs}, which has the"
-        " lowest validation loss."
-        if trainee.best
-        else "The weights are the last ones: there are no valid demonstrations to choose by."
-    )
+    figures = figures_of(trainee, data)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         kind="sft",
         name=run.out.name,
-        rows=len(data.train),
+        rows=figures["train_rows"],
         files=folder_files(run.out),
         parents=parents,
         settings=settings_of(config),
-        metrics=metrics,
-        notes=(*notes, kept),
+        metrics=figures,
+        notes=(*notes, kept_note(trainee, parents)),
     )

@@ -183,6 +183,11 @@ class Stack:
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device  # type: ignore[no-any-return]
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks, the lowest first."""
+        return list(self._blocks)
+
     def train(self, mode: bool) -> None:
         """Dropout on or off above the frozen part, where it always is off."""
         self.backbone.train(mode)

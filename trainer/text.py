@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,33 @@ class Codec:
         guarded, special = _guarded([text], self.tokenizer)
         ids = self._encode(guarded[0], special)
         return [*ids, self.end_id] if ended and self.end_id is not None else ids
+
+    def assistant_turns(self, messages: Sequence[Message]) -> list[tuple[int, int] | None]:
+        """Where each assistant turn of a conversation stands in the ids of ``encode_prompt``.
+
+        [start, stop) of tokens that are the very ones of ``encode_completion`` at that point, the
+        end token among them where the template writes it. None for a turn that answers no user,
+        or that the template leaves out or writes otherwise once it is history.
+        """
+        whole = self.encode_prompt(messages)
+        return [
+            self._turn(whole, messages[:place], message.content)
+            for place, message in enumerate(messages)
+            if message.role == "assistant"
+        ]
+
+    def _turn(
+        self, whole: list[int], before: Sequence[Message], content: str
+    ) -> tuple[int, int] | None:
+        if not any(message.role == "user" for message in before):
+            return None
+        head, turn = self.encode_prompt(before), self.encode_completion(content)
+        start = len(head)
+        pairs = zip(turn, whole[start:], strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        # Its last token may have grown together with what follows.
+        needed = max(1, len(self.encode_completion(content, ended=False)) - 1)
+        return (start, start + same) if whole[:start] == head and same >= needed else None
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of running text, without any control token (the pretraining mix)."""

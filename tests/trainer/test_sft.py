@@ -1,56 +1,27 @@
-"""Supervised fine-tuning: the loss on completions, accumulation, dropout, the epoch kept."""
+"""Supervised fine-tuning: the loss on completions, accumulation, the epoch kept."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.trainer.sft_cast import CPU, config, gradients, train
 from tests.trainer.snapshots import demonstration_row, write_snapshot
 from trainer import sft
-from trainer.config import SFTConfig
-from trainer.data import Example, Splits, load_demonstrations
+from trainer.data import Example, load_demonstrations
 from trainer.errors import NumericError
-from trainer.models import LanguageModel, trainable
+from trainer.models import LanguageModel
 from trainer.records import read_manifest
 from trainer.runtime import Checkpoints
-from trainer.stage_io import open_run
 from trainer.text import Codec
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def demonstrations(tmp_path: Path) -> Path:
     rows = [demonstration_row(i) for i in range(16)]
     return write_snapshot(tmp_path / "demonstrations", "demonstrations", rows)
-
-
-def config(out: Path, model: Path, demonstrations: Path, **changes: Any) -> SFTConfig:
-    plain: dict[str, Any] = {
-        "learning_rate": 3e-3,
-        "batch": 4,
-        "epochs": 3,
-        "precision": "fp32",
-        "max_tokens": 200,
-    }
-    return SFTConfig(
-        out=str(out), model=str(model), demonstrations=str(demonstrations), **plain | changes
-    )
-
-
-def train(settings: SFTConfig) -> list[dict[str, float]]:
-    with open_run(settings.out) as run:
-        sft.run(settings, run)
-        return [line["values"] for line in run.lines()]
-
-
-def gradients(model: LanguageModel) -> dict[str, torch.Tensor]:
-    found = {n: p.grad.clone() for n, p in trainable(model.model).items() if p.grad is not None}
-    model.model.zero_grad()
-    return found
 
 
 def test_the_loss_is_the_mean_over_completion_tokens_alone(tiny_model: Path) -> None:
@@ -105,14 +76,14 @@ def test_later_worse_epochs_do_not_replace_the_best(
 ) -> None:
     settings = config(tmp_path, tiny_llama, demonstrations)
     trainee = sft.Trainee(settings, Checkpoints(tmp_path, settings, []))
-    data: Splits[Example] = load_demonstrations(demonstrations, Codec.load(tiny_llama), 200)
-    sft.end_epoch(trainee, data, 0, 1)
+    valid = load_demonstrations(demonstrations, Codec.load(tiny_llama), 200).valid
+    sft.look(trainee, valid, None, 0, 1, lambda: None)
     best = {name: tensor.clone() for name, tensor in trainee.best.items()}
     with torch.no_grad():
         for parameter in trainee.weights.values():
             parameter.add_(0.5)
-    sft.end_epoch(trainee, data, 0, 2)
-    assert trainee.best_epoch == 1
+    sft.look(trainee, valid, None, 0, 2, lambda: None)
+    assert trainee.chosen["epoch"] == trainee.lowest["epoch"] == 1
     assert all(torch.equal(trainee.best[name], best[name]) for name in best)
 
 
@@ -125,27 +96,6 @@ def test_frozen_layers_stay_as_they_were(
     moved = {name for name, parameter in after if not torch.equal(parameter, before[name])}
     assert moved
     assert not any(".0." in name or "wte" in name or "embed" in name for name in moved)
-
-
-def test_residual_dropout_is_set_where_the_architecture_has_one(tiny_gpt2: Path) -> None:
-    model = LanguageModel.load(tiny_gpt2, 0, "fp32", CPU).model
-    assert sft._set_residual_dropout(model, 0.35) == ()
-    rates = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
-    residual = {name for name, rate in rates.items() if rate == 0.35}
-    assert residual == {
-        f"transformer.h.{i}.{part}"
-        for i in (0, 1)
-        for part in ("attn.resid_dropout", "mlp.dropout")
-    }
-
-
-def test_an_architecture_without_residual_dropout_is_told(
-    tmp_path: Path, tiny_llama: Path, demonstrations: Path
-) -> None:
-    settings = config(tmp_path / "run", tiny_llama, demonstrations, residual_dropout=0.2, epochs=1)
-    train(settings)
-    notes = read_manifest(tmp_path / "run").notes
-    assert any("LlamaForCausalLM has no dropout on residual branches" in note for note in notes)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_a_sentence(
