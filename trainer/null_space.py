@@ -76,5 +76,5 @@ class NullSpace:
             along += basis[:, span] @ step
             length += float(step.square().sum())
         for weight, span in parts:
-            weight -= (along @ basis[:, span]).view_as(weight)
+            weight.sub_((along @ basis[:, span]).view_as(weight))
         self.kept = 1 - float(along.square().sum()) / length if length else math.nan
