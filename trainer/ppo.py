@@ -210,6 +210,7 @@ def optimise(work: Work, rollout: Rollout, scored: Scored, shaped: Shaped) -> Up
         progress.after_step(figures | ({"null_space_kept": null_space.kept} if null_space else {}))
         if work.run.stop_requested and progress.place < len(plan):
             pause(work, rollout, scored)
+    progress.in_work = {}  # of these episodes; what follows asks about others
     steps = max(progress.place, 1)
     return Update(*(progress.sums.get(name, math.nan) / steps for name in Update._fields))
 
