@@ -247,17 +247,18 @@ def test_the_snapshot_says_where_it_is_from_and_what_is_missing(
 ) -> None:
     out = tmp_path / "best"
     # Nothing is done about cut answers here, so some of them are the best.
-    assert best(out, folders, write_demonstrations=True, missing_end_score=None) == 0
+    free = {"missing_end_score": None, "k": 2, "max_new_tokens": 100}
+    assert best(out, folders, write_demonstrations=True, **free) == 0
     manifest = read_manifest(out / "demonstrations", verify=True)
     assert manifest.kind == "demonstrations"
     assert manifest.name.startswith("demonstrations-")
     assert [parent.role for parent in manifest.parents] == ["policy", "reward", "prompts"]
-    assert manifest.settings["k"] == 5
+    assert manifest.settings["k"] == 2
     asked = 14 - manifest.rows
     assert asked > 0
     left_out = f"{asked} best answers were cut or empty and are no demonstrations."
     assert manifest.notes == (
-        "No person wrote these: each is the best of 5 answers by a reward model.", left_out,
+        "No person wrote these: each is the best of 2 answers by a reward model.", left_out,
     )  # fmt: skip
     assert left_out in read_manifest(out).notes
 
