@@ -178,6 +178,7 @@ _NO_FOLDERS = {
     "base": {"source": "-"},
     "text": {"model": "-"},
     "sample": {"model": "-", "prompts": "-"},
+    "best": {"model": "-", "prompts": "-"},
 }
 
 

@@ -18,7 +18,10 @@ from trainer.config import STAGES, ObjectiveName, load_config
 from trainer.errors import TrainerError
 from trainer.stage_io import open_run
 
-MODULES = {stage: f"trainer.{stage}" for stage in STAGES} | {"text": "trainer.draw_text"}
+MODULES = {stage: f"trainer.{stage}" for stage in STAGES} | {
+    "text": "trainer.draw_text",
+    "best": "trainer.best_of_n",
+}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,7 +5,9 @@ the policy's lower part serves its reference, and the reward and value models to
 the same to the bit.
 """
 
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -117,7 +119,7 @@ class Actors:
 
 
 class Progress:
-    """Where a run stands: weights, optimiser, average, and the rollout in work."""
+    """Where a run stands: weights, optimiser, average, best weights, and the rollout in work."""
 
     def __init__(self, config: PPOConfig, actors: Actors, checkpoints: Checkpoints) -> None:
         self.actors, self.checkpoints = actors, checkpoints
@@ -132,6 +134,9 @@ class Progress:
         )
         self.average = copied(self.policy_weights) if config.ema_decay > 0 else {}
         self.decay = config.ema_decay
+        self.keeps_best = config.keep_best
+        self.best: dict[str, Any] = {}  # weights, objective, iteration and step of the best look
+        self.kl_coef = config.kl_coef  # beta of now
         self.meter = Meter()
         self.iteration = 0  # rollout batches done
         self.step = 0  # optimiser steps done
@@ -155,9 +160,36 @@ class Progress:
         """Count a rollout batch; nothing is in work any more."""
         self.iteration, self.place, self.sums, self.in_work = self.iteration + 1, 0, {}, {}
 
+    @contextlib.contextmanager
+    def looked_at(self) -> Iterator[None]:
+        """Inside, the policy has the weights that a look is at: those of now, or with
+        ``keep_best`` those that would be saved.
+        """
+        if not (self.keeps_best and self.average):
+            yield
+            return
+        now = copied(self.policy_weights)
+        load_weights(self.actors.policy.model, self.average)
+        try:
+            yield
+        finally:
+            load_weights(self.actors.policy.model, now)
+
+    def consider(self, objective: float) -> None:
+        """Keep the weights of this look, after ``place`` steps of a rollout batch, if no earlier
+        one was as good.
+        """
+        if objective > self.best.get("objective", -math.inf):
+            self.best = {
+                "weights": copied(self.average or self.policy_weights),
+                "objective": objective,
+                "iteration": self.iteration + 1,
+                "step": self.step,
+            }
+
     def result(self) -> dict[str, Tensor]:
-        """The policy weights to save: the average if there is one."""
-        return self.average or copied(self.policy_weights)
+        """The policy weights to save: the best if they are kept, else the average if there is one."""
+        return self.best.get("weights") or self.average or copied(self.policy_weights)
 
     def save(self) -> None:
         self.checkpoints.save(
@@ -172,6 +204,8 @@ class Progress:
                 "value": copied(self.value_weights),
                 "optimiser": self.optimiser.adam.state_dict(),
                 "average": self.average,
+                "best": self.best,
+                "kl_coef": self.kl_coef,
                 "meter": self.meter.state(),
             },
         )
@@ -179,6 +213,7 @@ class Progress:
     def _restore(self, state: dict[str, Any]) -> None:
         self.iteration, self.step, self.place = state["iteration"], state["step"], state["place"]
         self.sums, self.in_work, self.average = state["sums"], state["in_work"], state["average"]
+        self.best, self.kl_coef = state["best"], state["kl_coef"]
         load_weights(self.actors.policy.model, state["policy"])
         load_weights(self.actors.value.model, state["value"])
         self.optimiser.adam.load_state_dict(state["optimiser"])

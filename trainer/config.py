@@ -15,6 +15,7 @@ from trainer.strict import from_plain
 
 Precision = Literal["fp32", "bf16"]
 TrainOn = Literal["response", "assistant"]
+KLEstimator = Literal["k1", "k2", "k3"]
 
 
 @dataclass(frozen=True)
@@ -204,17 +205,39 @@ class PPOConfig(TrainConfig):
     max_new_tokens: int = 1024
     temperature: float = 1.0
     kl_coef: float = 0.02
-    """beta of the per-token penalty beta * (log pi - log reference)."""
+    """beta of the per-token penalty beta * (log pi - log reference), at the start if adaptive."""
+    kl_control: Literal["fixed", "adaptive"] = "fixed"
+    """``adaptive`` moves beta towards ``kl_target`` after each rollout batch (arXiv 1909.08593)."""
+    kl_target: float = 6.0
+    """Nats per answer, a sum over its tokens; read with ``kl_control`` adaptive only."""
+    kl_horizon: int = 10_000
+    """Episodes over which beta follows its error; read with ``kl_control`` adaptive only."""
+    kl_estimator: KLEstimator = "k1"
+    """What each token pays beta for: log ratio, half its square, or the unbiased positive one."""
     gamma: float = 1.0
     lam: float = 0.95
     clip: float = 0.2
     value_clip: float = 0.2
     value_coef: float = 1.0
+    whiten_rewards: bool = False
+    """Scale per-token rewards to variance 1 over the rollout batch; their mean stays."""
     whiten_advantages: bool = True
+    target_kl_stop: float | None = None
+    """End a rollout batch's update before a step whose minibatch is further than this from the
+    policy that sampled it, in nats per token (``approx_kl``); none never ends it early."""
     missing_end_score: float | None = None
     """Replaces the score of an answer cut by the length limit; none keeps the score."""
+    missing_end_penalty: float = 0.0
+    """Subtracted from the score of such an answer; not together with ``missing_end_score``."""
+    against_forgetting: Literal["mix", "null_space", "none"] = "mix"
+    """``mix`` adds the pretraining loss of equation 2, ``null_space`` keeps the policy's steps
+    orthogonal to stored gradients of that loss, ``none`` is plain PPO, as is a ``ptx_coef`` of 0."""
+    null_space_gradients: int = 16
+    """Gradients stored, each as large as the policy's trained weights in fp32."""
+    null_space_sequences: int = 8
+    """Pretraining sequences whose mean loss gives one stored gradient."""
     ptx_coef: float = 27.8
-    """gamma of equation 2: weight of the pretraining loss (a token mean)."""
+    """gamma of equation 2: weight of the pretraining loss (a token mean) in the ``mix``."""
     ptx_per_episode: float = 8.0
     """Pretraining sequences per episode."""
     ptx_tokens: int = 256
@@ -231,11 +254,65 @@ class PPOConfig(TrainConfig):
     """Held-out (valid) prompts whose reward is logged during training."""
     eval_every: int = 1
     """Rollout batches between two looks at the held-out prompts."""
+    keep_best: bool = False
+    """Save the weights of the look with the best held-out reward - ``kl_coef`` * KL, rather than
+    the last ones; looks are then at the weights that would be saved (the average if there is one)."""
+
+    def __post_init__(self) -> None:
+        _check_missing_end(self.missing_end_score, self.missing_end_penalty)
+        if self.target_kl_stop is not None and not self.target_kl_stop > 0:
+            raise ConfigError(
+                f"target_kl_stop is {self.target_kl_stop}; it must be above 0, or null for never."
+            )
+        if self.kl_control == "adaptive" and self.kl_horizon < self.batch:
+            raise ConfigError(
+                f"kl_horizon is {self.kl_horizon}; it must be at least the batch of {self.batch}"
+                " episodes, or one rollout batch would move the KL coefficient too far."
+            )
+        if self.keep_best and not self.eval_prompts > 0:
+            raise ConfigError("keep_best chooses by held-out prompts: set eval_prompts above 0.")
 
     @property
     def iterations(self) -> int:
         """Rollout batches in the run."""
         return -(-self.episodes // self.batch)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether this is PPO-ptx: the third term of equation 2 is there."""
+        return self.against_forgetting == "mix" and self.ptx_coef > 0
+
+
+@dataclass(frozen=True)
+class BestConfig(SampleConfig):
+    """Best of n answers by a reward model: stage ``best``, a control that trains nothing.
+
+    Writes what stage ``sample`` does, with the best answer of each prompt only.
+    """
+
+    reward: str = ""
+    """The reward model."""
+    k: int = 16
+    """n: answers drawn per prompt, of which the best is kept."""
+    missing_end_score: float | None = None
+    """As in stage ``ppo``."""
+    missing_end_penalty: float = 0.0
+    """As in stage ``ppo``."""
+    micro_tokens: int = 4096
+    """Padded tokens per forward pass of the reward model."""
+    write_demonstrations: bool = False
+    """Write the best answers as a snapshot for stage ``sft`` too: out/demonstrations/."""
+
+    def __post_init__(self) -> None:
+        _check_missing_end(self.missing_end_score, self.missing_end_penalty)
+
+
+def _check_missing_end(score: float | None, penalty: float) -> None:
+    if score is not None and penalty:
+        raise ConfigError(
+            f"missing_end_score ({score}) replaces the score of a cut answer and"
+            f" missing_end_penalty ({penalty}) lowers it: set one of the two."
+        )
 
 
 ObjectiveName = Literal["causal", "masked"]
@@ -313,6 +390,7 @@ STAGES: dict[str, type[Any]] = {
     "sft": SFTConfig,
     "reward": RewardConfig,
     "ppo": PPOConfig,
+    "best": BestConfig,
 }
 
 _POSITIVE = {
@@ -320,6 +398,10 @@ _POSITIVE = {
     "max_new_tokens", "max_prompt_tokens", "learning_rate", "value_learning_rate",
     "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "generate_batch", "eval_every",
     "epoch_examples", "pack_tokens", "eval_new_tokens",
+    "kl_target", "kl_horizon", "null_space_gradients", "null_space_sequences",
+}  # fmt: skip
+_NOT_NEGATIVE = {
+    "temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale", "missing_end_penalty",
 }  # fmt: skip
 
 
@@ -331,10 +413,7 @@ def config_from_plain(stage: str, plain: Any) -> Any:
     for name, value in vars(config).items():
         if name in _POSITIVE and value is not None and not value > 0:
             raise ConfigError(f"{stage} settings.{name} is {value}; it must be above 0.")
-        if (
-            name in ("temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale")
-            and value < 0
-        ):
+        if name in _NOT_NEGATIVE and value < 0:
             raise ConfigError(f"{stage} settings.{name} is {value}; it must not be negative.")
     return config
 

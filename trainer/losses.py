@@ -10,13 +10,13 @@ whole optimiser step, so that the sum over micro-batches is the loss of the undi
 
 import math
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KLEstimator = Literal["k1", "k2", "k3"]
+from trainer.config import KLEstimator
 
 
 def real(values: Tensor, mask: Tensor) -> Tensor:
@@ -114,15 +114,30 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: KLEstimator = "k
     return torch.exp(-delta) - 1 + delta
 
 
+def end_scores(
+    scores: Tensor, finished: Tensor, replaced_by: float | None, penalty: float
+) -> Tensor:
+    """Scores [B] where an answer that was cut (``finished`` [B] false) has its own replaced by
+    ``replaced_by``, if that is a number, or else lowered by ``penalty``.
+    """
+    cut = scores - penalty if replaced_by is None else scores.new_tensor(replaced_by)
+    return torch.where(finished, scores, cut)
+
+
 def shape_rewards(
-    scores: Tensor, logprobs: Tensor, reference: Tensor, mask: Tensor, kl_coef: float
+    scores: Tensor,
+    logprobs: Tensor,
+    reference: Tensor,
+    mask: Tensor,
+    kl_coef: float,
+    estimator: KLEstimator = "k1",
 ) -> Tensor:
     """Reward of every response token [B, T] (InstructGPT equation 2, first two terms).
 
-    ``scores`` [B] is added once, at the last real token; every token pays
-    ``kl_coef * (logprobs - reference)``. The sum of a row is score - kl_coef * KL of the answer.
+    ``scores`` [B] is added once, at the last real token; every token pays ``kl_coef`` times
+    its KL estimate, by k1 ``logprobs - reference``. The sum of a row is score - kl_coef * KL.
     """
-    rewards = -kl_coef * real(kl_estimate(logprobs, reference), mask)
+    rewards = -kl_coef * real(kl_estimate(logprobs, reference, estimator), mask)
     last = mask.sum(1, keepdim=True).clamp(min=1) - 1
     return rewards.scatter_add(1, last, scores[:, None].to(rewards.dtype))
 
@@ -209,3 +224,24 @@ def ema_update(average: Iterable[Tensor], current: Iterable[Tensor], decay: floa
     """average <- decay * average + (1 - decay) * current, in place."""
     for mean, now in zip(average, current, strict=True):
         mean.lerp_(now.to(mean.dtype), 1 - decay)
+
+
+# ---- best of n, which trains nothing --------------------------------------------------------
+
+
+def best_of_n_kl(n: int) -> float:
+    """Nats an answer that is the best of n differs by from one of the policy, at most: log n -
+    (n - 1) / n (arXiv 2401.01879: a bound, and exact where no two answers are alike).
+    """
+    return math.log(n) - (n - 1) / n
+
+
+def expected_best(scores: Tensor, n: int) -> Tensor:
+    """Expected best of n draws [P] from the scores [P, K] of K >= n draws of each prompt.
+
+    The mean over all subsets of n, without bias: the i-th lowest of K is the best of
+    C(i - 1, n - 1) of the C(K, n) subsets.
+    """
+    count = scores.shape[1]
+    weights = [math.comb(i, n - 1) / math.comb(count, n) for i in range(count)]
+    return scores.double().sort(1).values @ scores.new_tensor(weights, dtype=torch.float64)

@@ -8,6 +8,7 @@ batch, R is its longest answer, and tensors of answers align at column 0: [B, R]
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -16,44 +17,39 @@ from torch import Tensor
 from trainer import losses
 from trainer.actors import Actors, Progress
 from trainer.config import PPOConfig
-from trainer.data import Prompt, Splits, load_prompts, micro_batches, shuffled
-from trainer.errors import ConfigError
-from trainer.models import LanguageModel, save_language_model, states_before
-from trainer.pretrain_text import PretrainText, text_notes, text_parent
-from trainer.records import SCHEMA_VERSION, Manifest, Parent
+from trainer.data import Prompt, micro_batches, shuffled
+from trainer.models import LanguageModel, save_language_model, states_before, trainable
+from trainer.null_space import NullSpace
+from trainer.ppo_run import (
+    Interrupted,
+    Work,
+    held_prompts,
+    pause,
+    pretraining_text,
+    run_manifest,
+    run_parents,
+    watch,
+)
+from trainer.pretrain_text import PretrainText
 from trainer.rollout import Rollout, Sampling, align, answer, episode_prompts
-from trainer.runtime import Checkpoints, check_finite, settings_of, warm_up
+from trainer.runtime import Checkpoints, check_finite, warm_up
 from trainer.stack import pad
-from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
-
-
-class Interrupted(Exception):
-    """SIGTERM came while nothing is trained: the weights are those of the iteration's start."""
-
-
-class Work(NamedTuple):
-    """What every phase needs."""
-
-    config: PPOConfig
-    run: Run
-    actors: Actors
-    progress: Progress
-    prompts: Splits[Prompt]
-    text: PretrainText | None
+from trainer.stage_io import MODEL, Run, set_threads
 
 
 def run(config: PPOConfig, run: Run) -> None:
     """Train the policy; write model/ and the manifest."""
     set_threads(config.threads)
-    parents = _parents(config)
+    parents = run_parents(config)
     torch.manual_seed(config.seed)
     actors = Actors(config)
-    prompts = load_prompts(config.prompts, actors.codec, config.max_prompt_tokens)
-    progress = Progress(config, actors, Checkpoints(run.out, config, parents))
-    work = Work(config, run, actors, progress, prompts, _pretrain_text(config, actors))
+    prompts, text = held_prompts(config, actors), pretraining_text(config, actors)
+    null_space = null_space_of(config, run, actors, text)  # at the start weights, so before
+    progress = Progress(config, actors, Checkpoints(run.out, config, parents))  # those of now
+    work = Work(config, run, actors, progress, prompts, text, null_space)
     figures = train(work)
     save_language_model(config.policy, progress.result(), run.out / MODEL)
-    run.finish(_manifest(work, parents, figures))
+    run.finish(run_manifest(work, parents, figures))
 
 
 def train(work: Work) -> dict[str, float]:
@@ -66,9 +62,10 @@ def train(work: Work) -> dict[str, float]:
             rollout = collect_rollouts(work, prompts)  # 1. answers y ~ pi(.|x)
             scored = score(work, prompts, rollout)  # 2. r(x, y), log pi, log pi_SFT, V
         except Interrupted:
-            progress.save()
-            work.run.stop()
-        shaped = shape_rewards(config, rollout, scored)  # 3. r - beta KL, then advantages
+            pause(work)
+        shaped = shape_rewards(
+            config, rollout, scored, progress.kl_coef
+        )  # 3. r - beta KL, then advantages
         update = optimise(work, rollout, scored, shaped)  # 4. policy, value and pretraining text
         figures = report(work, rollout, scored, shaped, update)  # 5.
     return figures
@@ -96,19 +93,11 @@ def collect_rollouts(work: Work, prompts: Sequence[Prompt]) -> Rollout:
     actors.refresh_sampler()
     first = progress.iteration * config.batch
     keys = [f"episode/{first + i}" for i in range(len(prompts))]
-    return answer(actors.sampler, prompts, keys, actors.codec, _sampling(config), _watch(work))
+    return answer(actors.sampler, prompts, keys, actors.codec, _sampling(config), watch(work))
 
 
 def _sampling(config: PPOConfig) -> Sampling:
     return Sampling(config.temperature, config.max_new_tokens, config.seed, config.generate_batch)
-
-
-def _watch(work: Work) -> Any:
-    def progress(*_: Any) -> None:
-        if work.run.stop_requested:
-            raise Interrupted
-
-    return progress
 
 
 # ---- 2. scores -----------------------------------------------------------------------------------
@@ -121,7 +110,7 @@ class Scored(NamedTuple):
     entropy: Tensor  # [B, R] of the policy at each choice
     reference: Tensor  # [B, R] log-probabilities of the reference, at the same temperature
     values: Tensor  # [B, R] value of the state each token was chosen in
-    scores: Tensor  # [B] reward model's, or missing_end_score where an answer was cut
+    scores: Tensor  # [B] reward model's, replaced or lowered where an answer was cut
 
 
 @torch.no_grad()
@@ -152,9 +141,8 @@ def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
         scores[rows] = actors.scores(rollout, prompts, rows, batch, value_lower).cpu()
     if done:
         return Scored(**done)
-    if config.missing_end_score is not None:
-        ended = torch.tensor(rollout.finished)
-        scores = torch.where(ended, scores, torch.tensor(config.missing_end_score))
+    ended = torch.tensor(rollout.finished)
+    scores = losses.end_scores(scores, ended, config.missing_end_score, config.missing_end_penalty)
     logprobs, entropy, references, state_values = tokenwise
     return Scored(logprobs, entropy, references, state_values, scores)
 
@@ -165,17 +153,20 @@ def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
 class Shaped(NamedTuple):
     """What the update learns from."""
 
-    rewards: Tensor  # [B, R] -beta log(pi / pi_SFT) per token, the score added at the last one
+    rewards: Tensor  # [B, R] -beta log(pi / pi_SFT) per token, the score added at the last one;
+    # scaled over the whole rollout batch if the settings say so
     advantages: Tensor  # [B, R] whitened over the whole rollout batch if the settings say so
     returns: Tensor  # [B, R] targets of the value model, from unwhitened advantages
 
 
-def shape_rewards(config: PPOConfig, rollout: Rollout, scored: Scored) -> Shaped:
+def shape_rewards(config: PPOConfig, rollout: Rollout, scored: Scored, kl_coef: float) -> Shaped:
     """The first two terms of the objective as per-token rewards, and advantages from them."""
-    mask = rollout.mask
-    rewards = losses.shape_rewards(
-        scored.scores, scored.logprobs, scored.reference, mask, config.kl_coef
-    )
+    scores, logprobs, reference, mask = (
+        scored.scores, scored.logprobs, scored.reference, rollout.mask
+    )  # fmt: skip
+    rewards = losses.shape_rewards(scores, logprobs, reference, mask, kl_coef, config.kl_estimator)
+    if config.whiten_rewards:
+        rewards = losses.masked_whiten(rewards, mask, shift_mean=False)
     advantages, returns = losses.gae(rewards, scored.values, mask, config.gamma, config.lam)
     if config.whiten_advantages:
         advantages = losses.masked_whiten(advantages, mask)
@@ -190,30 +181,38 @@ class Update(NamedTuple):
 
     policy_loss: float
     value_loss: float
-    pretrain_loss: float  # nats per token of pretraining text, before gamma; NaN without it
+    pretrain_loss: float  # nats per token of the pretraining mix, before gamma; NaN without it
     clip_fraction: float
     approx_kl: float  # nats per token between the policies before and after
     gradient_norm: float
     value_gradient_norm: float
+    null_space_kept: float  # share of the squared step that the null space left; NaN without it
 
 
 def optimise(work: Work, rollout: Rollout, scored: Scored, shaped: Shaped) -> Update:
-    """``epochs`` passes over the rollout batch, one optimiser step per minibatch."""
-    config, progress = work.config, work.progress
+    """``epochs`` passes over the rollout batch, one optimiser step per minibatch.
+
+    The update ends before a step whose minibatch says that the policy is too far away already.
+    """
+    config, progress, null_space = work.config, work.progress, work.null_space
     factor = warm_up(progress.iteration, config.warmup)
     plan = _minibatches(config, len(rollout.answers), progress.iteration)
     for rows in plan[progress.place :]:
         windows = _windows(work, len(rows))
         figures = accumulate_gradients(work, rollout, scored, shaped, rows, windows)
-        norms = progress.optimiser.step(factor)  # one step for all three terms
+        if config.target_kl_stop is not None and figures["approx_kl"] > config.target_kl_stop:
+            progress.optimiser.adam.zero_grad(set_to_none=True)
+            break
+        with null_space.projecting() if null_space else nullcontext():
+            norms = progress.optimiser.step(factor)  # one step for all three terms
         progress.meter.tokens += sum(rollout.widths[i] for i in rows) + sum(map(len, windows))
-        norm_names = ("gradient_norm", "value_gradient_norm")
-        progress.after_step(figures | dict(zip(norm_names, norms, strict=True)))
+        figures |= dict(zip(("gradient_norm", "value_gradient_norm"), norms, strict=True))
+        progress.after_step(figures | ({"null_space_kept": null_space.kept} if null_space else {}))
         if work.run.stop_requested and progress.place < len(plan):
-            progress.in_work = {"rollout": rollout._asdict(), "scored": scored._asdict()}
-            progress.save()
-            work.run.stop()
-    return Update(*(progress.sums[name] / len(plan) for name in Update._fields))
+            pause(work, rollout, scored)
+    progress.in_work = {}  # of these episodes; what follows asks about others
+    steps = max(progress.place, 1)
+    return Update(*(progress.sums.get(name, math.nan) / steps for name in Update._fields))
 
 
 def accumulate_gradients(
@@ -272,6 +271,23 @@ def pretrain_losses(
         yield losses.token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), targets)
 
 
+def null_space_of(
+    config: PPOConfig, run: Run, actors: Actors, text: PretrainText | None
+) -> NullSpace | None:
+    """Gradients of the pretraining loss at the policy's weights, for steps that avoid them."""
+    if config.against_forgetting != "null_space" or text is None:
+        return None
+    policy, size = actors.policy, config.null_space_sequences
+    null_space = NullSpace(trainable(policy.model).values(), config.null_space_gradients)
+    for first in range(0, config.null_space_gradients * size, size):
+        run.check()
+        windows = text.take(first, size)
+        for share in pretrain_losses(policy, windows, actors.codec.pad_id, config.micro_tokens):
+            share.backward()  # type: ignore[no-untyped-call]
+        null_space.remember()
+    return null_space
+
+
 def _minibatches(config: PPOConfig, episodes: int, iteration: int) -> list[list[int]]:
     """Rows of each optimiser step of a rollout batch, shuffled anew in each epoch."""
     size, plan = config.minibatch, []
@@ -283,9 +299,9 @@ def _minibatches(config: PPOConfig, episodes: int, iteration: int) -> list[list[
 
 def _windows(work: Work, episodes: int) -> list[list[int]]:
     """The pretraining sequences of the next optimiser step."""
-    if work.text is None:
-        return []
     config = work.config
+    if work.text is None or not config.mixes:
+        return []
     first = math.ceil(config.minibatch * config.ptx_per_episode) * work.progress.step
     return work.text.take(first, max(1, round(episodes * config.ptx_per_episode)))
 
@@ -298,29 +314,35 @@ def report(
 ) -> dict[str, float]:
     """Log the rollout batch, write a checkpoint when one is due; returns the figures."""
     config, progress, mask = work.config, work.progress, rollout.mask
-    steps = -(-len(rollout.answers) // config.minibatch) * config.epochs
-    lengths = mask.sum(1).float()
-    kl = losses.real(scored.logprobs - scored.reference, mask).sum(1)
-    progress.after_iteration()
-    seconds = progress.meter.seconds
+    number, steps = progress.iteration + 1, progress.place
+    last, seconds = number == config.iterations, progress.meter.seconds
+    kl = float(losses.real(scored.logprobs - scored.reference, mask).sum(1).mean())
     figures = {
         "reward": float(scored.scores.mean()),
-        "kl": float(kl.mean()),
+        "kl": kl,
+        "kl_coef": progress.kl_coef,
         "entropy": float(losses.masked_mean(scored.entropy, mask)),
-        **update._asdict(),
+        **{name: value for name, value in update._asdict().items() if not math.isnan(value)},
         "explained_variance": float(losses.explained_variance(scored.values, shaped.returns, mask)),
         "end_rate": sum(rollout.finished) / len(rollout.finished),
-        "response_length": float(lengths.mean()),
-        "learning_rate": config.learning_rate * warm_up(progress.iteration - 1, config.warmup),
-        "episodes_per_second": progress.iteration * config.batch / seconds,
+        "response_length": float(mask.sum(1).float().mean()),
+        "learning_rate": config.learning_rate * warm_up(progress.iteration, config.warmup),
+        "episodes_per_second": number * config.batch / seconds,
         "tokens_per_second": progress.meter.tokens / seconds,
     }
-    if not math.isfinite(figures["pretrain_loss"]):
-        del figures["pretrain_loss"]
-    last = progress.iteration == config.iterations
-    if last or progress.iteration % config.eval_every == 0:
-        figures |= evaluate(work)
-    work.run.log(step=progress.iteration, total=config.iterations, **figures)
+    if config.target_kl_stop is not None:
+        figures["update_steps"] = steps
+    if last or number % config.eval_every == 0:
+        try:
+            figures |= evaluate(work) | remembered_loss(work)
+        except Interrupted:
+            pause(work, rollout, scored)
+    if config.kl_control == "adaptive":
+        progress.kl_coef = losses.adapted_kl_coef(
+            progress.kl_coef, kl, config.kl_target, len(mask), config.kl_horizon
+        )
+    progress.after_iteration()
+    work.run.log(step=number, total=config.iterations, **figures)
     every = config.checkpoint_every
     due = progress.step // every > (progress.step - steps) // every
     if (due or work.run.stop_requested) and not last:
@@ -331,72 +353,36 @@ def report(
 
 
 def evaluate(work: Work) -> dict[str, float]:
-    """Reward and KL of answers to held-out prompts, always the same prompts and noise.
+    """Reward and KL of answers to held-out prompts, always the same prompts and noise; with
+    ``keep_best`` the weights are kept if they do best.
 
-    Nothing without such prompts, or when SIGTERM comes meanwhile.
+    Nothing without such prompts; Interrupted when SIGTERM comes meanwhile.
     """
-    config, actors = work.config, work.actors
+    config, actors, progress = work.config, work.actors, work.progress
     prompts = work.prompts.valid[: config.eval_prompts]
     if not prompts:
         return {}
-    actors.refresh_sampler()
     keys, how = [f"valid/{prompt.id}" for prompt in prompts], _sampling(config)
-    try:
-        rollout = answer(actors.sampler, prompts, keys, actors.codec, how, _watch(work))
+    with progress.looked_at():
+        actors.refresh_sampler()
+        rollout = answer(actors.sampler, prompts, keys, actors.codec, how, watch(work))
         scored = score(work, prompts, rollout)
-    except Interrupted:
-        return {}
     kl = losses.real(scored.logprobs - scored.reference, rollout.mask).sum(1)
-    return {"valid_reward": float(scored.scores.mean()), "valid_kl": float(kl.mean())}
+    figures = {"valid_reward": float(scored.scores.mean()), "valid_kl": float(kl.mean())}
+    if config.keep_best:
+        objective = figures["valid_reward"] - config.kl_coef * figures["valid_kl"]
+        check_finite(objective, "held-out reward")
+        progress.consider(objective)
+        figures |= {"valid_objective": objective, "best_iteration": progress.best["iteration"]}
+    return figures
 
 
-# ---- the run around it ---------------------------------------------------------------------------
-
-
-def _parents(config: PPOConfig) -> list[Parent]:
-    parents = [
-        parent_of("policy", config.policy),
-        parent_of("reward", config.reward),
-        parent_of("prompts", config.prompts),
-    ]
-    if config.ptx_coef > 0:
-        if config.pretrain_text is None:
-            raise ConfigError(
-                f"ptx_coef is {config.ptx_coef} but there is no pretrain_text: name a file or a"
-                " folder of text, or set ptx_coef to 0."
-            )
-        parents.append(text_parent(config.pretrain_text))
-    return parents
-
-
-def _pretrain_text(config: PPOConfig, actors: Actors) -> PretrainText | None:
-    if config.ptx_coef == 0 or config.pretrain_text is None:
-        return None
-    per_step = math.ceil(config.minibatch * config.ptx_per_episode)
-    steps = config.iterations * -(-config.batch // config.minibatch) * config.epochs
-    return PretrainText(
-        config.pretrain_text, actors.codec, config.ptx_tokens, steps * per_step, config.seed
-    )
-
-
-def _manifest(work: Work, parents: Sequence[Parent], figures: dict[str, float]) -> Manifest:
-    config, progress = work.config, work.progress
-    saved = "The weights are the exponential moving average over optimiser steps."
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        kind="ppo",
-        name=work.run.out.name,
-        rows=len(work.prompts.train),
-        files=folder_files(work.run.out),
-        parents=tuple(parents),
-        settings=settings_of(config),
-        metrics=figures
-        | progress.meter.figures()
-        | {"episodes": config.episodes, "steps": progress.step},
-        notes=(
-            *work.prompts.notes,
-            *work.actors.notes,
-            *(text_notes(config.pretrain_text) if work.text else ()),
-            *((saved,) if config.ema_decay > 0 else ()),
-        ),
-    )
+@torch.no_grad()
+def remembered_loss(work: Work) -> dict[str, float]:
+    """With a null space, the pretraining loss over the text whose gradients it stores."""
+    config, policy = work.config, work.actors.policy
+    if work.null_space is None or work.text is None:
+        return {}
+    windows = work.text.take(0, config.null_space_gradients * config.null_space_sequences)
+    shares = pretrain_losses(policy, windows, work.actors.codec.pad_id, config.micro_tokens)
+    return {"pretrain_loss": sum(map(float, shares))}

@@ -46,7 +46,10 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class DemonstrationRow:
-    """A prompt and the completion a person wrote for it (the SFT data set)."""
+    """A prompt and the completion a person wrote for it (the SFT data set).
+
+    Or, with ``source`` policy, a model: the best of its answers by a reward model.
+    """
 
     id: str
     prompt_id: str
@@ -55,7 +58,7 @@ class DemonstrationRow:
     split: Split
     kind: Literal["plain", "few_shot", "user"]
     use_case: str
-    source: Literal["labeler", "upload"]
+    source: Literal["labeler", "upload", "policy"]
     labeler: str | None  # pseudonym: a keyed hash, stable per installation; null if uploaded
     labeler_group: str | None
     round: int | None
@@ -155,7 +158,7 @@ class Manifest:
     """What a finished folder holds. ``files`` maps a relative path to its SHA-256."""
 
     schema_version: int
-    kind: str  # a SnapshotKind, or the stage: base, pretrain, sft, reward, ppo, sample, text
+    kind: str  # a SnapshotKind, or the stage: base, pretrain, text, sft, reward, ppo, sample, best
     name: str
     rows: int
     files: dict[str, str]

@@ -39,6 +39,14 @@ class Sampler(NamedTuple):
     longest_prompt: int  # in tokens; longer ones are skipped
 
 
+class Answered(NamedTuple):
+    """Some prompts and the answers to those that are not too long."""
+
+    prompts: list[tuple[PromptRow, list[int]]]  # with their ids
+    rows: list[SampleRow]  # k of each, prompt by prompt
+    skipped: int
+
+
 def run(config: SampleConfig, run: Run) -> None:
     """Write every chunk that is not there yet, then the manifest over all of them."""
     set_threads(config.threads)
@@ -58,14 +66,10 @@ def run(config: SampleConfig, run: Run) -> None:
             done.append(read_manifest(folder))
             continue
         run.check()
-        sampler = sampler or _load(config)
+        sampler = sampler or load_sampler(config)
         done.append(_answer_chunk(config, sampler, chunk, folder, parents, run.check))
         run.log(step=number + 1, total=len(chunks), **done[-1].metrics, answers=done[-1].rows)
-    metrics = _summed(done)
-    notes: tuple[str, ...] = ()
-    if metrics["skipped"]:
-        limit = f"{config.max_prompt_tokens} tokens or the model's positions"
-        notes = (f"{metrics['skipped']} prompts longer than {limit} were skipped.",)
+    metrics = summed_figures(done)
     run.finish(
         Manifest(
             schema_version=SCHEMA_VERSION,
@@ -76,12 +80,13 @@ def run(config: SampleConfig, run: Run) -> None:
             parents=parents,
             settings=_settings(config),
             metrics=metrics,
-            notes=notes,
+            notes=skipped_notes(config, metrics["skipped"]),
         )
     )
 
 
-def _load(config: SampleConfig) -> Sampler:
+def load_sampler(config: SampleConfig) -> Sampler:
+    """The policy; ModelError if its positions leave no room for a prompt."""
     model = load_generator(config.model, config.precision)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = config.max_prompt_tokens
@@ -95,16 +100,13 @@ def _load(config: SampleConfig) -> Sampler:
     return Sampler(model, Codec.load(config.model), room)
 
 
-def _answer_chunk(
+def draw_answers(
     config: SampleConfig,
     sampler: Sampler,
     prompts: Sequence[PromptRow],
-    folder: Path,
-    parents: tuple[Parent, ...],
     check: Callable[[], None],
-) -> Manifest:
-    """Draw the answers of one chunk and write its folder, the manifest last."""
-    started = time.monotonic()
+) -> Answered:
+    """``k`` answers to each prompt; ``check`` is called before every token and may raise."""
     encoded = [(row, sampler.codec.encode_prompt(row.prompt)) for row in prompts]
     short = [(row, ids) for row, ids in encoded if len(ids) <= sampler.longest_prompt]
     names = [(row, index) for row, _ in short for index in range(config.k)]
@@ -122,36 +124,53 @@ def _answer_chunk(
         stopped=sampler.codec.stopped if sampler.codec.stop is not None else None,
         each_step=check,
     )
-    lines = [
-        row_line(
-            SampleRow(
-                prompt_id=row.id,
-                index=index,
-                text=sampler.codec.decode(completion.token_ids),
-                token_ids=tuple(completion.token_ids),
-                finished=completion.finished,
-                seed=config.seed,
-                temperature=config.temperature,
-                max_new_tokens=config.max_new_tokens,
-            )
+    rows = [
+        SampleRow(
+            prompt_id=row.id,
+            index=index,
+            text=sampler.codec.decode(completion.token_ids),
+            token_ids=tuple(completion.token_ids),
+            finished=completion.finished,
+            seed=config.seed,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
         )
         for (row, index), completion in zip(names, completions, strict=True)
     ]
-    digest = write_atomic(folder / ROWS, lines)
-    tokens = sum(len(completion.token_ids) for completion in completions)
-    ended = sum(completion.finished for completion in completions)
+    return Answered(short, rows, len(prompts) - len(short))
+
+
+def _answer_chunk(
+    config: SampleConfig,
+    sampler: Sampler,
+    prompts: Sequence[PromptRow],
+    folder: Path,
+    parents: tuple[Parent, ...],
+    check: Callable[[], None],
+) -> Manifest:
+    """Draw the answers of one chunk and write its folder, the manifest last."""
+    started = time.monotonic()
+    answered = draw_answers(config, sampler, prompts, check)
+    digest = write_atomic(folder / ROWS, map(row_line, answered.rows))
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         kind="sample",
         name=folder.name,
-        rows=len(lines),
+        rows=len(answered.rows),
         files={ROWS: digest},
         parents=parents,
         settings=_settings(config),
-        metrics=_figures(tokens, time.monotonic() - started, ended, len(prompts) - len(short)),
+        metrics=sample_figures(answered, time.monotonic() - started),
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def sample_figures(answered: Answered, seconds: float) -> dict[str, Any]:
+    """What it took to draw them."""
+    tokens = sum(len(row.token_ids) for row in answered.rows)
+    ended = sum(row.finished for row in answered.rows)
+    return _figures(tokens, seconds, ended, answered.skipped)
 
 
 def _figures(tokens: int, seconds: float, finished: int, skipped: int) -> dict[str, Any]:
@@ -165,7 +184,13 @@ def _figures(tokens: int, seconds: float, finished: int, skipped: int) -> dict[s
     }
 
 
-def _summed(done: Sequence[Manifest]) -> dict[str, Any]:
+def skipped_notes(config: SampleConfig, skipped: int) -> tuple[str, ...]:
+    """How many prompts were too long, if any was."""
+    limit = f"{config.max_prompt_tokens} tokens or the model's positions"
+    return (f"{skipped} prompts longer than {limit} were skipped.",) if skipped else ()
+
+
+def summed_figures(done: Sequence[Manifest]) -> dict[str, Any]:
     """The figures of all chunks together, those of earlier tries included."""
 
     def total(name: str) -> Any:

@@ -73,7 +73,7 @@ class Scene:
         self.prompts: list[Prompt] = ppo._prompts(self.work)
         self.rollout = ppo.collect_rollouts(self.work, self.prompts)
         self.scored = ppo.score(self.work, self.prompts, self.rollout)
-        self.shaped = ppo.shape_rewards(config, self.rollout, self.scored)
+        self.shaped = ppo.shape_rewards(config, self.rollout, self.scored, progress.kl_coef)
 
     def gradients(self, rows: list[int], windows: list[list[int]]) -> dict[str, Tensor]:
         actors = self.work.actors

@@ -4,7 +4,14 @@ import dataclasses
 import re
 from pathlib import Path
 
-from trainer.config import PPOConfig, PretrainConfig, RewardConfig, SFTConfig, TrainConfig
+from trainer.config import (
+    BestConfig,
+    PPOConfig,
+    PretrainConfig,
+    RewardConfig,
+    SFTConfig,
+    TrainConfig,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 ROWS = {m[1]: m[2].strip() for m in re.finditer(r"^\| `(\w+)` \| ([^|]*)\|", PAGE, re.MULTILINE)}
@@ -13,7 +20,7 @@ ROWS = {m[1]: m[2].strip() for m in re.finditer(r"^\| `(\w+)` \| ([^|]*)\|", PAG
 def test_every_setting_is_on_the_page_and_no_other() -> None:
     known = {
         field.name
-        for stage in (TrainConfig, PretrainConfig, SFTConfig, RewardConfig, PPOConfig)
+        for stage in (TrainConfig, PretrainConfig, SFTConfig, RewardConfig, PPOConfig, BestConfig)
         for field in dataclasses.fields(stage)
     }
     assert known - ROWS.keys() == set()
