@@ -124,7 +124,8 @@ class Log(NamedTuple):
 
     def __call__(self, step: int, figures: dict[str, float]) -> None:
         if self.fold is not None:
-            figures = {"fold": self.fold} | {f"fold_{name}": v for name, v in figures.items()}
+            shown = {f"fold_{name}": figures[name] for name in ("epoch", "loss", "train_accuracy")}
+            figures = {"fold": self.fold} | shown
         self.run.log(step=self.before + step, total=self.total, **figures)
 
 
