@@ -236,6 +236,14 @@ def test_the_group_left_out_is_measured_against_the_groups_within() -> None:
     assert whole["within"]["accuracy_low"] == pytest.approx(wilson(3, 4)[0])
 
 
+def test_a_pair_met_in_several_folds_counts_once_for_the_interval() -> None:
+    valid = [ranking(labeler_group=g) for g in "abc"]
+    pairs = Pairs(tensor([1.0, -1.0, 2.0]), tensor([0, 1, 2]))
+    within = folds_report([fold_figures(Fold(g, valid), pairs, valid) for g in "abc"])["within"]
+    assert (within["pairs"], within["accuracy"]) == (3, pytest.approx(4 / 6))
+    assert (within["accuracy_low"], within["accuracy_high"]) == pytest.approx(wilson(2, 3))
+
+
 def test_a_group_that_judges_the_other_way_is_told_by_its_fold(
     tmp_path: Path, tiny_llama: Path
 ) -> None:
