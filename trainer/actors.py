@@ -27,6 +27,10 @@ OTHER_TOKENIZER = (
     "The reward model has another tokenizer: answers are encoded again for it, and the value"
     " model starts from the policy."
 )
+SEES_AHEAD = (
+    "The reward model is an encoder, whose tokens see those after them: the value model starts"
+    " from the policy."
+)
 
 
 _Lowers = tuple[Tensor | None, Tensor | None]
@@ -41,10 +45,12 @@ class Actors:
         self.codec, self.reward_codec = Codec.load(config.policy), Codec.load(config.reward)
         self.policy = LanguageModel.load(config.policy, frozen, precision, device)
         self.reference = self.policy.frozen_copy()
-        reward = ScalarModel.load(config.reward, frozen, precision, device)
         self.reads_tokens = self.codec.fingerprint == self.reward_codec.fingerprint
+        below = frozen if self.reads_tokens else 0
+        reward = ScalarModel.load(config.reward, below, precision, device)
         self.notes: tuple[str, ...] = ()
-        if self.reads_tokens:
+        self.starts_value = self.reads_tokens and not reward.stack.bidirectional
+        if self.starts_value:
             self.shares = self.policy.stack.equals_below(reward.stack)
             if self.shares:
                 reward.stack.share_below(self.policy.stack)
@@ -55,7 +61,10 @@ class Actors:
             self.value = ScalarModel.fresh(
                 config.policy, frozen, precision, device, pad_id=self.codec.pad_id, seed=config.seed
             )
-            self.notes = (OTHER_TOKENIZER,)
+            self.notes = (SEES_AHEAD if self.reads_tokens else OTHER_TOKENIZER,)
+            if reward.stack.positions is not None:
+                length = f"The reward model reads at most the last {reward.stack.positions} tokens."
+                self.notes = (*self.notes, length)
         self.sampler = sampler_of(self.policy)
         self.keeps = config.keep_frozen_states
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
@@ -106,16 +115,21 @@ class Actors:
 
         Read at the last real token; the end token is there exactly where it was sampled.
         """
-        if self.reads_tokens:
+        if self.starts_value:
             return self.reward.scores(batch.tokens, lower=lower)
-        codec = self.reward_codec
-        texts = [(prompts[i].row.prompt, self.codec.decode(rollout.answers[i])) for i in rows]
         ids = [
-            codec.encode_prompt(prompt) + codec.encode_completion(text, ended=rollout.finished[row])
-            for row, (prompt, text) in zip(rows, texts, strict=True)
+            self._read(rollout, prompts, row)[-(self.reward.stack.positions or 0) :] for row in rows
         ]
-        tokens = pad(ids, codec.pad_id, batch.tokens.ids.device)
+        tokens = pad(ids, self.reward_codec.pad_id, batch.tokens.ids.device)
         return self.reward.scores(tokens, lower=self.reward.stack.lower(tokens))
+
+    def _read(self, rollout: Rollout, prompts: Sequence[Prompt], row: int) -> list[int]:
+        """The ids of an episode as the reward model's tokenizer has them."""
+        if self.reads_tokens:
+            return rollout.prompts[row] + rollout.answers[row]
+        codec, text = self.reward_codec, self.codec.decode(rollout.answers[row])
+        answer = codec.encode_completion(text, ended=rollout.finished[row])
+        return codec.encode_prompt(prompts[row].row.prompt) + answer
 
 
 class Progress:

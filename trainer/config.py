@@ -177,6 +177,44 @@ class RewardConfig(TrainConfig):
     final_lr_fraction: float = 0.1
     head_scale: float = 1.0
     """The new head is drawn from N(0, head_scale^2 / (H + 1)); N+ uses 1, small runs less."""
+    loss: Literal["pairwise", "best_of_k"] = "pairwise"
+    """All pairs of a ranking (equation 1), or the earlier cross-entropy that picks its best."""
+    ties: Literal["drop", "model"] = "drop"
+    """Tied pairs left out, or an outcome of their own (Rao and Kupper 1967)."""
+    tie_threshold: float = 0.5
+    """eta of that model: two equal scores tie with probability tanh(eta / 2)."""
+    margin: float = 0.0
+    """Taken off the score difference of every pair."""
+    margin_by_strength: bool = False
+    """The margin times the ranking's strength, where it states one."""
+    l2: float = 0.0
+    """Weight of the mean square of the scores."""
+    label_smoothing: float = 0.0
+    """Weight of the opposite label."""
+    folds_by: Literal["labeler_group"] | None = None
+    """Also train a model without each labeler group in turn, measured on that group."""
+
+    def __post_init__(self) -> None:
+        wrong = {
+            "tie_threshold": ("above 0", self.tie_threshold > 0),
+            "margin": ("0 or more", self.margin >= 0),
+            "l2": ("0 or more", self.l2 >= 0),
+            "label_smoothing": ("0 or more and under 0.5", 0 <= self.label_smoothing < 0.5),
+        }
+        for name, (bounds, holds) in wrong.items():
+            if not holds:
+                value = getattr(self, name)
+                raise ConfigError(f"reward settings.{name} is {value}; it must be {bounds}.")
+        if self.ties == "model" and self.loss != "pairwise":
+            raise ConfigError(
+                "reward settings.ties is 'model', which only the pairwise loss does: set loss to"
+                " 'pairwise', or ties to 'drop'."
+            )
+
+    @property
+    def modelled_tie(self) -> float | None:
+        """The threshold if ties are modelled."""
+        return self.tie_threshold if self.ties == "model" else None
 
 
 @dataclass(frozen=True)

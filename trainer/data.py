@@ -57,6 +57,10 @@ class Ranking(NamedTuple):
 
     answers: list[Example]
     ranks: list[int]
+    strength: float | None = None
+    use_case: str = ""
+    confidence: float | None = None
+    labeler_group: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -131,17 +135,20 @@ def load_demonstrations(
     return found
 
 
-def load_rankings(folder: str | Path, codec: Codec, max_tokens: int) -> Splits[Ranking]:
-    """Rankings as token ids. One whose answers are all tied holds no pair and is left out."""
+def load_rankings(
+    folder: str | Path, codec: Codec, max_tokens: int, *, ties: bool = False
+) -> Splits[Ranking]:
+    """Rankings as token ids. One whose answers are all tied is left out unless ``ties`` count."""
 
     def encode(row: ComparisonRow) -> Ranking | None:
         prompt, ranks = codec.encode_prompt(row.prompt), row.ranks()
         answers = [Example(prompt, output_ids(output, codec)) for output in row.outputs]
         fits = all(len(answer.ids) <= max_tokens for answer in answers)
-        return Ranking(answers, ranks) if fits else None
+        stated = (row.strength, row.use_case, row.confidence, row.labeler_group)
+        return Ranking(answers, ranks, *stated) if fits else None
 
     rows = read_snapshot(folder, "comparisons", ComparisonRow)
-    untied = [row for row in rows if len(row.rank_groups) > 1]
+    untied = [row for row in rows if ties or len(set(row.ranks())) > 1]
     found = _split([(row.split, encode(row)) for row in untied], "rankings", max_tokens)
     if len(untied) < len(rows):
         tied = len(rows) - len(untied)

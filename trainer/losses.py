@@ -73,18 +73,93 @@ def untied_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
     return above & mask[:, :, None] & mask[:, None, :]
 
 
-def ranking_loss(scores: Tensor, ranks: Tensor, mask: Tensor, rankings: int) -> Tensor:
-    """K-wise ranking loss (InstructGPT equation 1), a scalar; all arguments [B, K].
+def tied_pairs(ranks: Tensor, mask: Tensor) -> Tensor:
+    """[B, K, K], true at (i, j), i < j, where two answers share a place: each pair once."""
+    level = ranks[:, :, None] == ranks[:, None, :]
+    return (level & mask[:, :, None] & mask[:, None, :]).triu(1)
+
+
+def ranking_loss(
+    scores: Tensor,
+    ranks: Tensor,
+    mask: Tensor,
+    rankings: int,
+    *,
+    margin: Tensor | float = 0.0,
+    smoothing: float = 0.0,
+    tie_threshold: float | None = None,
+) -> Tensor:
+    """K-wise ranking loss (InstructGPT equation 1), a scalar; tensors [B, K].
 
     Each ranking contributes the mean of -log sigmoid(score of better - score of worse) over its
     untied pairs, so a ranking of 9 weighs as much as a ranking of 4; one with no untied pair
     contributes nothing. The sum is divided by ``rankings``, the number of rankings with at least
     one untied pair in the whole optimiser step.
+
+    ``margin``, a number or [B], is taken off every difference. ``smoothing`` is the weight of the
+    opposite label. With ``tie_threshold`` eta > 0 ties are outcomes too (Rao and Kupper 1967): i
+    is above j with probability sigmoid(s_i - s_j - eta), below with sigmoid(s_j - s_i - eta), and
+    level with what is left; the mean is then over all pairs.
     """
     pairs = untied_pairs(ranks, mask)
     scores = real(scores, mask)
-    losses = real(F.softplus(scores[:, None, :] - scores[:, :, None]), pairs)
+    behind = scores[:, None, :] - scores[:, :, None]  # [B, K, K] by how much j is ahead of i
+    offset = torch.as_tensor(margin).reshape(-1, 1, 1).to(scores) + (tie_threshold or 0.0)
+    losses = F.softplus(behind + offset)
+    if smoothing > 0:
+        losses = (1 - smoothing) * losses + smoothing * F.softplus(offset - behind)
+    losses = real(losses, pairs)
+    if tie_threshold is not None:
+        ties = tied_pairs(ranks, mask)
+        level = F.softplus(tie_threshold + behind) + F.softplus(tie_threshold - behind)
+        losses = losses + real(level - math.log(math.expm1(2 * tie_threshold)), ties)
+        pairs = pairs | ties
     return (losses.sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)).sum() / max(rankings, 1)
+
+
+def best_of_k_loss(
+    scores: Tensor,
+    ranks: Tensor,
+    mask: Tensor,
+    rankings: int,
+    *,
+    margin: Tensor | float = 0.0,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy of picking the best of K (arXiv 1909.08593 equation 1), a scalar; tensors [B, K].
+
+    Each ranking contributes -log softmax(scores) at its best answer; several tied best share the
+    target evenly, and a ranking that is all ties names no best and contributes nothing. The sum
+    is divided by ``rankings``. ``margin`` is added to the score of every answer of another rank
+    than the one picked; ``smoothing`` is the weight of the answers that are not best, evenly. Of
+    two answers it is ``ranking_loss``.
+    """
+    scores = real(scores, mask)
+    first = ranks.masked_fill(~mask, torch.iinfo(ranks.dtype).max).amin(1, keepdim=True)
+    best, rest = mask & (ranks == first), mask & (ranks != first)
+    ahead = torch.as_tensor(margin).reshape(-1, 1, 1) * (ranks[:, :, None] != ranks[:, None, :])
+    behind = scores[:, None, :] - scores[:, :, None] + ahead.to(scores)
+    costs = torch.logsumexp(behind.masked_fill(~mask[:, None, :], -math.inf), 2)  # -log p(i)
+    target = (1 - smoothing) * best / best.sum(1, keepdim=True).clamp(min=1)
+    target = target + smoothing * rest / rest.sum(1, keepdim=True).clamp(min=1)
+    return (real(target * costs, mask).sum(1) * rest.any(1)).sum() / max(rankings, 1)
+
+
+def score_penalty(scores: Tensor, mask: Tensor, rankings: int) -> Tensor:
+    """Mean square of the scores [B, K] of each ranking, summed and divided by ``rankings``."""
+    squares = (real(scores, mask) ** 2).sum(1)
+    return (squares / mask.sum(1).clamp(min=1)).sum() / max(rankings, 1)
+
+
+def pair_log_odds(differences: Tensor, tie_threshold: float | None = None) -> Tensor:
+    """Log odds that the first of two untied answers is the better, from score differences.
+
+    The differences themselves, unless ties are modelled: then those of ``ranking_loss``'s model
+    given that there is no tie.
+    """
+    if tie_threshold is None:
+        return differences
+    return F.softplus(tie_threshold + differences) - F.softplus(tie_threshold - differences)
 
 
 def calibration_error(probabilities: Tensor, outcomes: Tensor, bins: int = 10) -> Tensor:

@@ -1,8 +1,9 @@
 """Policy, reward model and value model: what the algorithms ask of a language model.
 
 Logits are made only at states whose next token is asked about, a few rows at a time. The reward
-model is kept in Hugging Face's sequence-classification format with its bias beside it. Loading
-leaves every dropout off; only SFT turns it on.
+model is kept in Hugging Face's sequence-classification format with its bias beside it; one made
+from a masked language model, whose sequence classifiers differ, in the token-classification
+format. Loading leaves every dropout off; only SFT turns it on.
 """
 
 import copy
@@ -13,7 +14,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from trainer.config import Precision
 from trainer.errors import ModelError
@@ -202,11 +210,20 @@ def _has_odd_logits(model: Any) -> bool:
 
 
 class ScalarModel:
-    """A backbone with one scalar at every token: the reward model, and the value model."""
+    """A backbone with one scalar at every token: the reward model, and the value model.
+
+    The backbone may be an encoder, which only a reward model should be: its tokens see those
+    after them.
+    """
 
     def __init__(self, model: Any, frozen: int, precision: Precision) -> None:
         self.model, self.precision = model, precision
         self.stack = Stack(model.base_model, frozen, precision)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The scalar head."""
+        return _head(self.model)
 
     @classmethod
     def fresh(
@@ -222,10 +239,11 @@ class ScalarModel:
     ) -> "ScalarModel":
         """A language model's backbone under a new head, drawn from N(0, scale^2 / (H + 1)) by seed."""
         model = _load_scored(folder)
-        model.config.pad_token_id = pad_id
-        width = model.score.in_features
-        noise = torch.randn(1, width, generator=torch.Generator().manual_seed(seed))
-        model.score.weight.data = scale * noise / (width + 1) ** 0.5
+        _set_pad(model, pad_id)
+        head = _head(model)
+        noise = torch.randn(1, head.in_features, generator=torch.Generator().manual_seed(seed))
+        head.weight.data = scale * noise / (head.in_features + 1) ** 0.5
+        head.bias.data = torch.zeros(1)
         return cls(model.to(device).eval(), frozen, precision)
 
     @classmethod
@@ -237,13 +255,15 @@ class ScalarModel:
         if not path.is_file():
             raise ModelError(f"{folder} has no {BIAS}: it is not a reward model of this trainer.")
         model = _load_scored(folder)
-        model.score.bias.data.fill_(json.loads(path.read_text(encoding="utf-8"))["bias"])
+        _head(model).bias.data.fill_(json.loads(path.read_text(encoding="utf-8"))["bias"])
         return cls(model.to(device).eval(), frozen, precision)
 
     def values(self, batch: Padded, *, lower: Tensor | None = None) -> Tensor:
         """[B, T] in fp32: the scalar at every token."""
-        hidden, head = self.stack.hidden(batch, lower), self.model.score
-        return nn.functional.linear(hidden.float(), head.weight, head.bias)[..., 0]
+        hidden, head = self.stack.hidden(batch, lower).float(), self.head
+        for layer in _between(self.model):
+            hidden = layer(hidden)
+        return nn.functional.linear(hidden, head.weight, head.bias)[..., 0]
 
     def scores(self, batch: Padded, *, lower: Tensor | None = None) -> Tensor:
         """[B] in fp32: the scalar at the last real token, whatever the padding."""
@@ -259,19 +279,55 @@ class ScalarModel:
 
 
 def _load_scored(folder: str | Path) -> Any:
-    """A sequence classifier with one label, in fp32; its head has a bias, 0."""
+    """A classifier with one label, in fp32; its head has a bias, 0 if the format has none.
+
+    Of whole sequences, or of tokens where the folder holds an encoder.
+    """
     try:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), num_labels=1, dtype=torch.float32
-        )
+        masked = _is_masked(AutoConfig.from_pretrained(str(folder)))
+        kind = AutoModelForTokenClassification if masked else AutoModelForSequenceClassification
+        model: Any = kind.from_pretrained(str(folder), num_labels=1, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder} cannot be made a reward model: {error}") from None
+    if masked:
+        _head(model)
+        return model
     if not isinstance(getattr(model, "score", None), nn.Linear):
         raise ModelError(f"{type(model).__name__} has no linear head named score.")
     head = nn.Linear(model.score.in_features, 1)
     head.weight.data, head.bias.data = model.score.weight.data, torch.zeros(1)
     model.score = head
     return model
+
+
+def _is_masked(config: Any) -> bool:
+    """Whether an architecture is made for masked language modelling (BERT and its kin)."""
+    kind = type(config)
+    return kind in MODEL_FOR_MASKED_LM_MAPPING and kind in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
+
+
+def _set_pad(model: Any, pad_id: int) -> None:
+    """Name the padding for whoever scores by the library; RoBERTa's own id places its positions."""
+    if not _is_masked(model.config):
+        model.config.pad_token_id = pad_id
+
+
+def _head(model: Any) -> nn.Linear:
+    """The linear layer that gives the scalar."""
+    head = getattr(model, "score", None) or getattr(model, "classifier", None)
+    if not isinstance(head, nn.Linear) or head.bias is None:
+        raise ModelError(f"{type(model).__name__} has no linear head with a bias.")
+    return head
+
+
+def _between(model: Any) -> list[nn.Module]:
+    """What an architecture has between backbone and head (ModernBERT: a layer); no dropout."""
+    ends = (model.base_model, _head(model))
+    return [
+        layer
+        for layer in model.children()
+        if not isinstance(layer, nn.Dropout) and not any(layer is end for end in ends)
+    ]
 
 
 # ---- weights in and out -------------------------------------------------------------------------
@@ -300,14 +356,18 @@ def save_language_model(parent: str | Path, weights: Mapping[str, Tensor], dest:
 def save_reward_model(
     parent: str | Path, weights: Mapping[str, Tensor], dest: Path, *, bias: float, pad_id: int
 ) -> None:
-    """A sequence-classification folder: the parent's backbone with ``weights`` in place.
+    """A classification folder: the parent's backbone with ``weights`` in place.
 
-    The head of that format has no bias, so ``bias`` stands in a file beside it.
+    The head of sequence classification has no bias, so ``bias`` stands in a file beside it; an
+    encoder's head holds it too.
     """
     model = _load_scored(parent)
-    model.config.pad_token_id = pad_id
+    _set_pad(model, pad_id)
     load_weights(model, weights)
-    model.score.bias = None
+    if hasattr(model, "score"):
+        model.score.bias = None
+    else:
+        _head(model).bias.data.fill_(bias)
     save_model_folder(model, parent, dest)
     write_atomic(dest / BIAS, [json.dumps({"bias": bias}), "\n"])
 

@@ -2,10 +2,13 @@
 
 All K answers of a ranking are one batch element with one forward pass each, behind their prompt,
 which is computed once where the architecture allows it; every untied pair of them is in the loss.
-After training a bias makes the demonstrations score 0 on average.
+After training a bias makes the demonstrations score 0 on average. Where the settings say so, a
+model is also trained without each labeler group in turn, to see whether it predicts that group.
 """
 
+import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +21,7 @@ from trainer.data import (
     Example,
     Ranking,
     RankingBatch,
+    Splits,
     batch_examples,
     batch_rankings,
     epoch_batches,
@@ -26,7 +30,17 @@ from trainer.data import (
     micro_batches,
 )
 from trainer.models import ScalarModel, load_weights, save_reward_model, trainable
-from trainer.records import SCHEMA_VERSION, Manifest, Parent
+from trainer.records import SCHEMA_VERSION, Manifest, Parent, write_atomic
+from trainer.reward_report import (
+    Fold,
+    Pairs,
+    fold_figures,
+    folds_of,
+    folds_report,
+    pair_figures,
+    report,
+    write_report,
+)
 from trainer.runtime import (
     Checkpoints,
     Meter,
@@ -39,6 +53,13 @@ from trainer.runtime import (
 from trainer.stack import pick_device
 from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
+
+HEADLINES = ("accuracy", "log_loss", "calibration_error", "pairs")
+"""What is logged of the held-out pairs."""
+NO_FOLDS = (
+    "There are no folds: they need held-out rankings of a labeler group, and rankings of another"
+    " group to train on."
+)
 
 
 class Trainee:
@@ -55,7 +76,7 @@ class Trainee:
             seed=config.seed,
             scale=config.head_scale,
         )
-        self.model.model.score.bias.requires_grad_(False)  # no pair of scores depends on it
+        self.model.head.bias.requires_grad_(False)  # no pair of scores depends on it
         self.weights = trainable(self.model.model)
         self.optimiser = Optimiser([(self.weights.values(), config.learning_rate)], config)
         self.meter = Meter()
@@ -79,73 +100,203 @@ class Trainee:
         )
 
 
+class Data(NamedTuple):
+    """What is learned from, what is measured on, and what the scores are centred on."""
+
+    rankings: Splits[Ranking]
+    demonstrations: list[Example] | None
+    folds: list[Fold]
+    notes: tuple[str, ...]
+
+    def steps(self, config: RewardConfig) -> list[int]:
+        """Optimiser steps of the model that is kept, and of each fold's."""
+        pieces = [self.rankings.train, *(fold.train for fold in self.folds)]
+        return [config.epochs * -(-len(piece) // config.batch) for piece in pieces]
+
+
+class Log(NamedTuple):
+    """Where the steps of one training stand in those of the whole run."""
+
+    run: Run
+    total: int  # steps of the run
+    before: int = 0  # steps of it before this training
+    fold: int | None = None
+
+    def __call__(self, step: int, figures: dict[str, float]) -> None:
+        if self.fold is not None:
+            shown = {f"fold_{name}": figures[name] for name in ("epoch", "loss", "train_accuracy")}
+            figures = {"fold": self.fold} | shown
+        self.run.log(step=self.before + step, total=self.total, **figures)
+
+
+class Final(NamedTuple):
+    """The model that is kept, saved."""
+
+    data: Data
+    metrics: dict[str, Any]
+    report: dict[str, Any]
+
+
 def run(config: RewardConfig, run: Run) -> None:
-    """Train on the rankings; write model/ and the manifest."""
+    """Train on the rankings; write model/, report.json and the manifest."""
     set_threads(config.threads)
     parents = [parent_of("policy", config.model), parent_of("comparisons", config.comparisons)]
-    codec = Codec.load(config.model)
-    data = load_rankings(config.comparisons, codec, config.max_tokens)
-    demonstrations, notes = None, data.notes
     if config.demonstrations is not None:
         parents.append(parent_of("demonstrations", config.demonstrations))
-        demonstrations = load_demonstrations(config.demonstrations, codec, config.max_tokens)
-        notes = (*notes, *demonstrations.notes)
-    trainee = Trainee(config, Checkpoints(run.out, config, parents), codec.pad_id)
+    codec = Codec.load(config.model)
+    data, metrics, found = train_final(config, run, parents, codec)
+    steps, results = data.steps(config), []
+    for i, fold in enumerate(data.folds):
+        checkpoints = Checkpoints(run.out / "checkpoints" / f"fold-{i}", config, parents)
+        log = Log(run, sum(steps), sum(steps[: i + 1]), i)
+        valid = data.rankings.valid
+        results.append(train_fold(config, checkpoints, codec.pad_id, fold, valid, log))
+    if results:
+        found["folds"] = folds_report(results)
+    write_report(run.out, found)
+    headlines = {k: v for k, v in found["overall"].items() if k != "rankings"}
+    metrics |= headlines | {name: part for name, part in found.items() if name != "overall"}
+    run.finish(_manifest(config, run, parents, len(data.rankings.train), data.notes, metrics))
 
-    per_epoch = -(-len(data.train) // config.batch)
+
+def load(config: RewardConfig, codec: Codec, positions: int | None) -> Data:
+    """Read the snapshots; what is longer than the model's ``positions`` is left out too."""
+    limit = min(config.max_tokens, positions or config.max_tokens)
+    rankings = load_rankings(config.comparisons, codec, limit, ties=config.ties == "model")
+    notes, examples = rankings.notes, None
+    if config.demonstrations is None:
+        notes = (*notes, "There were no demonstrations: the scores have no bias.")
+    else:
+        found = load_demonstrations(config.demonstrations, codec, limit)
+        notes, examples = (*notes, *found.notes), [*found.train, *found.valid]
+    folds = folds_of(rankings.train, rankings.valid) if config.folds_by is not None else []
+    if config.folds_by is not None and not folds:
+        notes = (*notes, NO_FOLDS)
+    return Data(rankings, examples, folds, notes)
+
+
+def train_final(config: RewardConfig, run: Run, parents: Sequence[Parent], codec: Codec) -> Final:
+    """Train on everything, and save the model."""
+    trainee = Trainee(config, Checkpoints(run.out, config, parents), codec.pad_id)
+    data = load(config, codec, trainee.model.stack.positions)
+    train, valid = data.rankings.train, data.rankings.valid
+    pairs = fit(trainee, train, valid, Log(run, sum(data.steps(config))))
+    if data.folds and trainee.step % config.checkpoint_every != 0:
+        trainee.save()  # a run killed in a fold goes on from here
+    bias = 0.0 if data.demonstrations is None else -mean_score(trainee, data.demonstrations)
+    weights = copied(trainee.weights)
+    save_reward_model(config.model, weights, run.out / MODEL, bias=bias, pad_id=codec.pad_id)
+    metrics = trainee.meter.figures() | {"steps": trainee.step, "bias": bias}
+    return Final(data, metrics, report(pairs, valid, config.modelled_tie))
+
+
+def train_fold(
+    config: RewardConfig,
+    checkpoints: Checkpoints,
+    pad_id: int,
+    fold: Fold,
+    valid: Sequence[Ranking],
+    log: Log,
+) -> dict[str, Any]:
+    """Train a model without one labeler group and measure it; nothing of it stays but figures."""
+    done = checkpoints.folder.with_name("result.json")
+    if done.is_file():
+        known: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        return known
+    trainee = Trainee(config, checkpoints, pad_id)
+    fit(trainee, fold.train, (), log)
+    pairs = score_pairs(trainee.model, valid, pad_id, config.micro_tokens)
+    result = fold_figures(fold, pairs, valid, trainee.config.modelled_tie)
+    write_atomic(done, [json.dumps(result, ensure_ascii=False), "\n"])
+    shutil.rmtree(checkpoints.folder, ignore_errors=True)
+    return result
+
+
+def fit(trainee: Trainee, train: Sequence[Ranking], valid: Sequence[Ranking], log: Log) -> Pairs:
+    """All steps from where the trainee stands; the pairs of ``valid`` as it then scores them."""
+    config, run = trainee.config, log.run
+    per_epoch = -(-len(train) // config.batch)
     total = config.epochs * per_epoch
-    last: dict[str, float] = {}
+    pairs = None
     while trainee.step < total:
         epoch, place = divmod(trainee.step, per_epoch)
-        rows = epoch_batches(len(data.train), config.batch, config.seed, epoch)[place]
+        rows = epoch_batches(len(train), config.batch, config.seed, epoch)[place]
         factor = cosine(trainee.step, total, config.final_lr_fraction)
-        figures = train_step(trainee, [data.train[i] for i in rows], factor)
+        figures = {"epoch": epoch + 1} | train_step(trainee, [train[i] for i in rows], factor)
         if place == per_epoch - 1:
-            last = measured(trainee, data.valid)
-            figures |= last
-        run.log(step=trainee.step, total=total, epoch=epoch + 1, **figures)
+            pairs = score_pairs(trainee.model, valid, trainee.pad_id, config.micro_tokens)
+            odds = losses.pair_log_odds(pairs.differences, trainee.config.modelled_tie)
+            figures |= {k: v for k, v in pair_figures(odds).items() if k in HEADLINES}
+        log(trainee.step, figures)
         if run.stop_requested or trainee.step % config.checkpoint_every == 0:
             trainee.save()
         if run.stop_requested:
             run.stop()
-
-    last = last or measured(trainee, data.valid)  # a run resumed after its last step has none
-    bias = 0.0
-    if demonstrations is None:
-        notes = (*notes, "There were no demonstrations: the scores have no bias.")
-    else:
-        bias = -mean_score(trainee, [*demonstrations.train, *demonstrations.valid])
-    weights = copied(trainee.weights)
-    save_reward_model(config.model, weights, run.out / MODEL, bias=bias, pad_id=codec.pad_id)
-    metrics = trainee.meter.figures() | {"steps": trainee.step, "bias": bias} | last
-    run.finish(_manifest(config, run, parents, len(data.train), notes, metrics))
+    if pairs is None:  # a run resumed after its last step
+        pairs = score_pairs(trainee.model, valid, trainee.pad_id, config.micro_tokens)
+    return pairs
 
 
 def train_step(trainee: Trainee, rankings: Sequence[Ranking], factor: float) -> dict[str, float]:
     """One optimiser step on a batch of rankings, cut into micro-batches of whole rankings."""
-    loss = backward_loss(trainee.model, rankings, trainee.pad_id, trainee.config.micro_tokens)
-    check_finite(loss, "loss")
+    batch = backward_loss(trainee.model, rankings, trainee.pad_id, trainee.config)
+    check_finite(batch.loss, "loss")
     (norm,) = trainee.optimiser.step(factor)
     trainee.step += 1
     trainee.meter.tokens += sum(ranking.tokens for ranking in rankings)
     return {
-        "loss": loss,
+        "loss": batch.loss,
+        "train_accuracy": batch.right / batch.pairs if batch.pairs else math.nan,
         "learning_rate": factor * trainee.config.learning_rate,
         "gradient_norm": norm,
         "tokens_per_second": trainee.meter.tokens / trainee.meter.seconds,
     }
 
 
+class Trained(NamedTuple):
+    """What a batch said before its optimiser step."""
+
+    loss: float
+    right: float  # untied pairs whose better answer scored higher; equal scores are half right
+    pairs: int
+
+
 def backward_loss(
-    model: ScalarModel, rankings: Sequence[Ranking], pad_id: int, micro_tokens: int
-) -> float:
-    """Add the gradient of the batch's ranking loss, micro-batch by micro-batch; returns the loss."""
-    loss = 0.0
-    for group in _micro(model, rankings, micro_tokens):
-        batch, scores = _scores(model, [rankings[i] for i in group], pad_id)
-        part = losses.ranking_loss(scores, batch.ranks, batch.mask, len(rankings))
+    model: ScalarModel, rankings: Sequence[Ranking], pad_id: int, config: RewardConfig
+) -> Trained:
+    """Add the gradient of the batch's loss, micro-batch by micro-batch."""
+    loss, right, count = 0.0, 0.0, 0
+    for group in _micro(model, rankings, config.micro_tokens):
+        some = [rankings[i] for i in group]
+        batch, scores = _scores(model, some, pad_id)
+        part = objective(config, some, batch, scores, len(rankings))
         part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
+        pairs = losses.untied_pairs(batch.ranks, batch.mask)
+        ahead = (scores[:, :, None] - scores[:, None, :]).detach()[pairs]
+        right += float((ahead > 0).sum()) + 0.5 * float((ahead == 0).sum())
+        count += len(ahead)
+    return Trained(loss, right, count)
+
+
+def objective(
+    config: RewardConfig,
+    rankings: Sequence[Ranking],
+    batch: RankingBatch,
+    scores: Tensor,
+    count: int,
+) -> Tensor:
+    """The loss of some of a step's ``count`` rankings, a scalar, from their scores [B, K]."""
+    strengths = [1.0 if r.strength is None else r.strength for r in rankings]
+    margin = config.margin * torch.tensor(strengths) if config.margin_by_strength else config.margin
+    extra: dict[str, Any] = {"margin": margin, "smoothing": config.label_smoothing}
+    if config.loss == "best_of_k":
+        loss = losses.best_of_k_loss(scores, batch.ranks, batch.mask, count, **extra)
+    else:
+        extra["tie_threshold"] = config.modelled_tie
+        loss = losses.ranking_loss(scores, batch.ranks, batch.mask, count, **extra)
+    if config.l2 > 0:
+        loss = loss + config.l2 * losses.score_penalty(scores, batch.mask, count)
     return loss
 
 
@@ -169,47 +320,16 @@ def _micro(model: ScalarModel, rankings: Sequence[Ranking], limit: int) -> Itera
 # ---- what is measured on held-out rankings -------------------------------------------------------
 
 
-class Pairs(NamedTuple):
-    """Every untied pair of a set of rankings."""
-
-    differences: Tensor  # [N] score of the better answer minus score of the worse
-
-
 @torch.no_grad()
 def score_pairs(model: ScalarModel, rankings: Sequence[Ranking], pad_id: int, micro: int) -> Pairs:
     """Score differences of all untied pairs."""
-    found = []
+    differences, places = [torch.zeros(0)], [torch.zeros(0, dtype=torch.long)]
     for group in _micro(model, rankings, micro):
         batch, scores = _scores(model, [rankings[i] for i in group], pad_id)
         pairs = losses.untied_pairs(batch.ranks, batch.mask)
-        found.append((scores[:, :, None] - scores[:, None, :])[pairs])
-    return Pairs(torch.cat(found).cpu())
-
-
-def measured(trainee: Trainee, valid: Sequence[Ranking]) -> dict[str, float]:
-    """Accuracy, log loss and calibration over the pairs of the valid split; empty without one."""
-    if not valid:
-        return {}
-    pairs = score_pairs(trainee.model, valid, trainee.pad_id, trainee.config.micro_tokens)
-    return pair_figures(pairs.differences)
-
-
-def pair_figures(differences: Tensor) -> dict[str, float]:
-    """Figures from score differences [N], better minus worse; equal scores are half right.
-
-    The calibration error compares the belief in the answer that scores higher with how often it
-    is the better one.
-    """
-    if len(differences) == 0:
-        return {}
-    right = (differences > 0).float() + 0.5 * (differences == 0).float()
-    belief = torch.sigmoid(differences.abs())
-    return {
-        "accuracy": float(right.mean()),
-        "log_loss": float(torch.nn.functional.softplus(-differences).mean()),
-        "calibration_error": float(losses.calibration_error(belief, right)),
-        "pairs": len(differences),
-    }
+        differences.append((scores[:, :, None] - scores[:, None, :])[pairs].cpu())
+        places.append(torch.tensor(group)[pairs.nonzero()[:, 0].cpu()])
+    return Pairs(torch.cat(differences), torch.cat(places))
 
 
 @torch.no_grad()

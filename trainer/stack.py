@@ -1,4 +1,4 @@
-"""Any decoder in Hugging Face format, cut in two, over batches that are masked by length.
+"""Any decoder or encoder in Hugging Face format, cut in two, over batches masked by length.
 
 Sequences are padded: ids [B, T] and a boolean mask [B, T], real tokens in one run, padding on
 the right or on the left. Position ids follow the mask and go into every forward pass (rotary
@@ -131,7 +131,7 @@ class _Exit(nn.Module):
         return self.output
 
 
-def _decoder(model: nn.Module) -> tuple[nn.Module, str]:
+def _blocks_of(model: nn.Module) -> tuple[nn.Module, str]:
     """The module that holds the list of blocks, and the list's name."""
     count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
     for module in model.modules():
@@ -144,10 +144,11 @@ def _decoder(model: nn.Module) -> tuple[nn.Module, str]:
 class Stack:
     """A backbone whose lowest ``frozen`` blocks, and what comes before them, are not trained.
 
-    ``lower`` runs that part without gradient; ``hidden`` runs the rest from there. Two things are
-    tried once, on construction: ``splits`` says whether the architecture can be cut so (else
+    ``lower`` runs that part without gradient; ``hidden`` runs the rest from there. Three things
+    are tried once, on construction: ``splits`` says whether the architecture can be cut so (else
     ``lower`` gives None and ``hidden`` runs all of it), ``segments`` whether a row may hold several
-    sequences.
+    sequences, ``bidirectional`` whether a token sees those after it. ``positions`` is how many an
+    encoder's table of positions holds; none if it has no such table.
     """
 
     def __init__(
@@ -156,10 +157,10 @@ class Stack:
         frozen: int,
         precision: Precision,
         *,
-        like: tuple[bool, bool] | None = None,
+        like: tuple[bool, bool, bool] | None = None,
     ) -> None:
         self.backbone, self.precision = backbone, precision
-        owner, self._name = _decoder(backbone)
+        owner, self._name = _blocks_of(backbone)
         blocks: nn.ModuleList = getattr(owner, self._name)
         if frozen >= len(blocks):
             raise ModelError(
@@ -167,14 +168,16 @@ class Stack:
                 " at least one must be left to train."
             )
         self.frozen, self._owner = frozen, owner
-        self._before = [m for n, m in _children_before(owner, self._name)] if frozen else []
+        self._before = [m for n, m in _children_before(backbone, blocks)] if frozen else []
         self._blocks = list(blocks)
         for module in (*self._before, *self._blocks[:frozen]):
             module.requires_grad_(False)
-        self.splits, self.segments = like or (False, False)
+        self._first_position, self.positions = _position_table(backbone)
+        self.splits, self.segments, self.bidirectional = like or (False, False, False)
         if like is None:
             self.splits = bool(frozen) and owner is backbone and self._plainly(self._try_parts)
             self.segments = self._plainly(self._try_segments)
+            self.bidirectional = not self.segments and self._plainly(self._try_ahead)
         if precision == "bf16":
             for block in self._blocks[:frozen]:
                 compact(block)
@@ -229,11 +232,12 @@ class Stack:
         return part
 
     def _run(self, backbone: Any, batch: Padded) -> Tensor:
+        seen = batch.mask.long() if self.bidirectional else batch.attention_mask
         with autocast(self.device, self.precision):
             out = backbone(
                 input_ids=batch.ids,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.positions,
+                attention_mask=seen,
+                position_ids=batch.positions + self._first_position,
                 use_cache=False,
             )
         return out.last_hidden_state  # type: ignore[no-any-return]
@@ -249,6 +253,16 @@ class Stack:
             return torch.allclose(
                 self.hidden(together)[0, 3:], torch.cat(want), atol=1e-4, rtol=1e-4
             )
+        except TRIED:
+            return False
+
+    def _try_ahead(self) -> bool:
+        """Whether what a token gives changes with those after it, on four and then five."""
+        vocabulary = self.backbone.config.get_text_config().vocab_size
+        ids = [(7 * i + 3) % vocabulary for i in range(5)]
+        try:
+            alone, followed = (self.hidden(pad([ids[:n]], 0, self.device))[0] for n in (4, 5))
+            return not torch.allclose(followed[:4], alone, atol=1e-4, rtol=1e-4)
         except TRIED:
             return False
 
@@ -282,7 +296,10 @@ class Stack:
         memo |= {id(p): p for module in shared for p in module.parameters()}
         twin = copy.deepcopy(model, memo).eval().requires_grad_(False)
         return twin, Stack(
-            twin.base_model, self.frozen, self.precision, like=(self.splits, self.segments)
+            twin.base_model,
+            self.frozen,
+            self.precision,
+            like=(self.splits, self.segments, self.bidirectional),
         )
 
     def shared_modules(self) -> list[nn.Module]:
@@ -308,7 +325,7 @@ class Stack:
     def share_below(self, other: "Stack") -> None:
         """Use the other's frozen modules in place of the equal ones here; memory is freed."""
         blocks = getattr(self._owner, self._name)
-        names = [n for n, _ in _children_before(self._owner, self._name)]
+        names = [n for n, _ in _children_before(self._owner, blocks)]
         for name, module in zip(names, other._before, strict=True):
             setattr(self._owner, name, module)
         for i, block in enumerate(other._blocks[: self.frozen]):
@@ -316,9 +333,26 @@ class Stack:
         self._before, self._blocks = list(other._before), list(blocks)
 
 
-def _children_before(owner: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
-    children = list(owner.named_children())
-    return children[: [n for n, _ in children].index(name)]
+def _children_before(owner: nn.Module, blocks: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What comes before the list of blocks, also where a child of ``owner`` holds that list."""
+    found: list[tuple[str, nn.Module]] = []
+    for name, child in owner.named_children():
+        if any(module is blocks for module in child.modules()):
+            return found if child is blocks else found + _children_before(child, blocks)
+        found.append((name, child))
+    return found
+
+
+def _position_table(backbone: Any) -> tuple[int, int | None]:
+    """Where an encoder's own table of positions begins, and how many it holds; (0, None) if none.
+
+    RoBERTa and its kin begin after their padding id.
+    """
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return 0, None
+    first = 0 if table.padding_idx is None else table.padding_idx + 1
+    return first, table.num_embeddings - first
 
 
 def compact(module: nn.Module) -> None:

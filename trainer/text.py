@@ -57,8 +57,10 @@ class Codec:
     def of(cls, tokenizer: Any, folder: str | Path | None = None) -> "Codec":
         """The codec of a loaded tokenizer; ``folder`` adds the end tokens its model names."""
         turn_end = _turn_end(tokenizer) if tokenizer.chat_template else None
-        end_id = turn_end if turn_end is not None else tokenizer.eos_token_id
-        named = {end_id, tokenizer.eos_token_id, *_generation_ends(folder)} - {None}
+        eos = tokenizer.eos_token_id  # an encoder's texts end with its separator
+        eos = tokenizer.sep_token_id if eos is None else eos
+        end_id = turn_end if turn_end is not None else eos
+        named = {end_id, eos, *_generation_ends(folder)} - {None}
         ids = sorted(named)
         pad = tokenizer.pad_token_id
         return cls(

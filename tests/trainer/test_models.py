@@ -200,7 +200,7 @@ def test_left_padded_batches_take_the_frozen_path_too(tiny_model: Path) -> None:
 def test_a_model_that_cannot_be_cut_runs_whole(tiny_model: Path) -> None:
     model, batch = load(tiny_model, frozen=1), pad([LONG], 0, CPU)
     want = model.logprobs(batch, last_two(batch), lower=model.stack.lower(batch))
-    model.stack = Stack(model.model.base_model, 1, "fp32", like=(False, False))
+    model.stack = Stack(model.model.base_model, 1, "fp32", like=(False, False, False))
     assert model.stack.lower(batch) is None
     got = model.logprobs(batch, last_two(batch), lower=model.stack.lower(batch))
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)

@@ -41,12 +41,16 @@ def fresh(folder: Path) -> ScalarModel:
     return ScalarModel.fresh(folder, 0, "fp32", CPU, pad_id=0, seed=0)
 
 
+def micro(tokens: int) -> RewardConfig:
+    return RewardConfig(out="", micro_tokens=tokens)
+
+
 def test_each_answer_has_one_forward_and_the_loss_is_the_plain_mean_over_pairs(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     rankings = load_rankings(write_all(tmp_path)["comparisons"], Codec.load(tiny_model), 200).train
     model = fresh(tiny_model)
-    got = reward.backward_loss(model, rankings, 0, 10**6)
+    got = reward.backward_loss(model, rankings, 0, micro(10**6)).loss
     want = 0.0
     for ranking in rankings:
         scores = [float(model.scores(pad([a.ids], 0, CPU)).detach()) for a in ranking.answers]
@@ -72,7 +76,7 @@ def test_a_prompt_computed_once_for_its_answers_changes_neither_loss_nor_gradien
         model = ScalarModel.fresh(tiny_model, frozen, "fp32", CPU, pad_id=0, seed=0)
         assert model.stack.segments, "both architectures take several sequences in a row"
         model.stack.segments = shared
-        loss = reward.backward_loss(model, rankings, 0, 400)
+        loss = reward.backward_loss(model, rankings, 0, micro(400)).loss
         weights = trainable(model.model)
         found.append((loss, {n: p.grad for n, p in weights.items() if p.grad is not None}))
     (loss, gradients), (plain_loss, plain) = found
@@ -96,7 +100,7 @@ def test_micro_batches_of_one_ranking_give_the_gradient_of_the_whole_batch(
     found = []
     for micro_tokens in (10**6, 1):
         model = fresh(tiny_model)
-        reward.backward_loss(model, rankings[:8], 0, micro_tokens)
+        reward.backward_loss(model, rankings[:8], 0, micro(micro_tokens))
         weights = trainable(model.model)
         found.append({n: p.grad for n, p in weights.items() if p.grad is not None})
     for name, gradient in found[0].items():
