@@ -13,7 +13,7 @@ PROFILES: dict[str, dict[str, Settings]] = {
     "paper": {"sample": {}, "text": {"documents": 2048}, "sft": {}, "reward": {}, "ppo": {}},
     "demo": {
         "sample": {"chunk": 32, "batch": 128, "max_prompt_tokens": 512},
-        "text": {"documents": 128, "max_new_tokens": 96, "batch": 128},
+        "text": {"documents": 96, "max_new_tokens": 96, "batch": 96},
         "sft": {
             "epochs": 1,
             "batch": 16,
@@ -24,7 +24,7 @@ PROFILES: dict[str, dict[str, Settings]] = {
             "checkpoint_every": 10,
         },
         "reward": {
-            "epochs": 3,
+            "epochs": 2,
             "batch": 8,
             "learning_rate": 1e-4,
             "head_scale": 0.1,

@@ -25,6 +25,7 @@ from transformers import (
 
 from trainer.config import Precision
 from trainer.errors import ModelError
+from trainer.frozen import FrozenStates
 from trainer.records import write_atomic
 from trainer.stack import Padded, Stack, compact
 from trainer.stage_io import save_model_folder
@@ -219,6 +220,7 @@ class ScalarModel:
     def __init__(self, model: Any, frozen: int, precision: Precision) -> None:
         self.model, self.precision = model, precision
         self.stack = Stack(model.base_model, frozen, precision)
+        self.frozen = FrozenStates(self.stack, 0)
 
     @property
     def head(self) -> nn.Linear:

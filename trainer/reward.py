@@ -29,6 +29,7 @@ from trainer.data import (
     load_rankings,
     micro_batches,
 )
+from trainer.frozen import FrozenStates
 from trainer.models import ScalarModel, load_weights, save_reward_model, trainable
 from trainer.records import SCHEMA_VERSION, Manifest, Parent, write_atomic
 from trainer.reward_report import (
@@ -77,6 +78,7 @@ class Trainee:
             scale=config.head_scale,
         )
         self.model.head.bias.requires_grad_(False)  # no pair of scores depends on it
+        self.model.frozen = FrozenStates(self.model.stack, config.frozen_states_mb << 20)
         self.weights = trainable(self.model.model)
         self.optimiser = Optimiser([(self.weights.values(), config.learning_rate)], config)
         self.meter = Meter()
@@ -305,7 +307,7 @@ def _scores(
 ) -> tuple[RankingBatch, Tensor]:
     """A batch of rankings and the scores [B, K] of their answers."""
     batch = batch_rankings(rankings, pad_id, model.stack.device, shared=model.stack.segments)
-    values = model.values(batch.tokens, lower=model.stack.lower(batch.tokens))
+    values = model.values(batch.tokens, lower=model.frozen.lower(batch.tokens))
     return batch, batch.scores(values)
 
 

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.trainer.snapshots import comparison_row, write_all, write_snapshot
 from trainer import losses, reward
 from trainer.config import RewardConfig
 from trainer.data import load_demonstrations, load_rankings
+from trainer.frozen import FrozenStates
 from trainer.models import ScalarModel, trainable
 from trainer.records import read_manifest
-from trainer.stack import pad
+from trainer.stack import Padded, pad
 from trainer.stage_io import open_run
 from trainer.text import Codec
 
@@ -172,3 +174,33 @@ def test_only_the_share_of_untied_pairs_counts_in_a_batch() -> None:
     assert scores.grad is not None
     assert scores.grad[0].abs().sum() == pytest.approx(0.5)
     assert scores.grad[1].abs().sum() == pytest.approx(1 / 3)
+
+
+def test_frozen_blocks_are_run_once_a_ranking_however_many_epochs(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    rankings = load_rankings(write_all(tmp_path)["comparisons"], Codec.load(tiny_model), 200).train
+    found = []
+    for limit in (0, 1, 1 << 20):
+        model = ScalarModel.fresh(tiny_model, 1, "fp32", CPU, pad_id=0, seed=0)
+        model.frozen = FrozenStates(model.stack, limit)
+        runs: list[int] = []
+        real = model.stack.lower
+
+        def lower(batch: Padded, real: Any = real, runs: list[int] = runs) -> Tensor | None:
+            runs.append(len(batch.ids))
+            states: Tensor | None = real(batch)
+            return states
+
+        model.stack.lower = lower  # type: ignore[method-assign]
+        for some in (rankings[:6], rankings[2:6], rankings[:3]):  # other company, other padding
+            model.model.zero_grad()
+            loss = reward.backward_loss(model, some, 0, RewardConfig(out="")).loss
+        gradients = {n: p.grad for n, p in trainable(model.model).items() if p.grad is not None}
+        found.append((loss, gradients, sum(runs)))
+    (loss, plain, _), (anew, small, run_anew), (kept, large, run_once) = found
+    assert (run_anew, run_once) == (13, 6)
+    assert anew == kept == pytest.approx(loss, abs=1e-6)
+    for name, gradient in plain.items():
+        assert torch.equal(small[name], large[name]), "kept or not changes no bit"
+        torch.testing.assert_close(large[name], gradient, atol=1e-6, rtol=1e-4)

@@ -63,6 +63,7 @@ _POSITIVE = {
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale", "missing_end_penalty",
+    "frozen_states_mb",
 }  # fmt: skip
 
 

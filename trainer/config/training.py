@@ -180,6 +180,8 @@ class RewardConfig(TrainConfig):
     """Rankings per optimiser step."""
     epochs: int = 1
     final_lr_fraction: float = 0.1
+    frozen_states_mb: int = 1024
+    """MiB of hidden states above the frozen blocks that are kept from one epoch to the next."""
     head_scale: float = 1.0
     """The new head is drawn from N(0, head_scale^2 / (H + 1)); N+ uses 1, small runs less."""
     loss: Literal["pairwise", "best_of_k"] = "pairwise"
