@@ -6,6 +6,8 @@ As a script: ``python -m tests.trainer.tiny --arch llama --out DIR``.
 """
 
 import argparse
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -58,7 +60,7 @@ def build_tokenizer(arch: Arch) -> PreTrainedTokenizerFast:
     BERT's is word pieces in lower case.
     """
     if arch == "bert":
-        return _word_pieces()
+        return word_pieces()
     special = ["<|endoftext|>", "<|turn|>", "<|end|>"] if arch == "llama" else ["<|endoftext|>"]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -79,22 +81,36 @@ def build_tokenizer(arch: Arch) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _word_pieces() -> PreTrainedTokenizerFast:
+def word_pieces() -> PreTrainedTokenizerFast:
+    """WordPiece, 384 tokens: [CLS] before a text, [SEP] after it, a mask, and no end token.
+
+    The library's trainer breaks ties as its hash order has it, another in every process. Here
+    the vocabulary is every character, alone and inside a word, the commonest pairs inside a
+    word, and the commonest words.
+    """
     names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask")}
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words = re.findall(r"\w\w+", TEXT.lower())
+    letters = sorted(set(TEXT.lower()) - set(" \n"))
+    pairs = Counter(word[i : i + 2] for word in words for i in range(1, len(word) - 1))
+    parts = [*letters, *(pair for pair, _ in sorted(pairs.items(), key=_commonest)[:150])]
+    whole = [word for word, _ in sorted(Counter(words).items(), key=_commonest)]
+    tokens = [*names.values(), *letters, *(f"##{part}" for part in parts), *whole]
+    core = Tokenizer(
+        models.WordPiece({t: i for i, t in enumerate(tokens[:384])}, unk_token="[UNK]")
+    )
     core.normalizer = normalizers.BertNormalizer(lowercase=True)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=384, special_tokens=list(names.values()), show_progress=False
-    )
-    core.train_from_iterator([TEXT], trainer)
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",
         special_tokens=[(t, core.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
     )
     return PreTrainedTokenizerFast(tokenizer_object=core, **names)
+
+
+def _commonest(counted: tuple[str, int]) -> tuple[int, str]:
+    return -counted[1], counted[0]
 
 
 def build_tiny(folder: str | Path, arch: Arch, seed: int = 0) -> Path:

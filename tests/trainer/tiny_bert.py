@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -12,39 +11,21 @@ from transformers import (
     DistilBertForMaskedLM,
     ModernBertConfig,
     ModernBertForMaskedLM,
-    PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
 )
 
-from tests.trainer.tiny import TEXT
+from tests.trainer.tiny import word_pieces
 
 Encoder = Literal["bert", "distilbert", "roberta", "modernbert"]
 POSITIONS = 256
-
-
-def build_wordpiece() -> PreTrainedTokenizerFast:
-    """384 tokens; [CLS] before a text and [SEP] after it, and no end token."""
-    names = {f"{name.lower()}_token": f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")}
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    core.normalizer = normalizers.BertNormalizer(lowercase=True)
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    core.train_from_iterator(
-        [TEXT],
-        trainers.WordPieceTrainer(
-            vocab_size=384, special_tokens=list(names.values()), show_progress=False
-        ),
-    )
-    ends = [(token, core.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    core.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, ends)
-    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
 
 
 def build_encoder(
     folder: Path, arch: Encoder = "bert", seed: int = 0, tokenizer: Any = None
 ) -> Path:
     """Write a masked language model of two blocks with dropout; ``tokenizer`` may be another's."""
-    tokenizer = tokenizer or build_wordpiece()
+    tokenizer = tokenizer or word_pieces()
     pad = tokenizer.pad_token_id
     shared: dict[str, Any] = {
         "vocab_size": len(tokenizer),
