@@ -262,7 +262,9 @@ def run_main(config: PPOConfig) -> tuple[int, str]:
     out = Path(config.out)
     plain = {k: v for k, v in dataclasses.asdict(config).items() if v is not None}
     code = main(["ppo", "--config", str(config_file(plain, out))])
-    error = json.loads((out / "error.json").read_text()) if code else {"code": 0, "message": ""}
+    if code == 0:
+        return 0, ""
+    error = json.loads((out / "error.json").read_text())
     assert error["code"] == code
     return code, error["message"]
 

@@ -122,7 +122,9 @@ class TinyVLLM:
     def _sample(self, body: dict[str, Any]) -> tuple[list[int], list[float], str]:
         """Ids, the end token among them, their log-probabilities, and why they end."""
         noise = torch.Generator().manual_seed(body["seed"])
-        prompt, ids, logprobs = torch.tensor([body["prompt"]]), [], []
+        prompt = torch.tensor([body["prompt"]])
+        ids: list[int] = []
+        logprobs: list[float] = []
         ends = set(body["stop_token_ids"]) | (set() if body["ignore_eos"] else {self.eos})
         with self.lock:
             for _ in range(body["max_tokens"]):
