@@ -136,7 +136,14 @@ class VLLM:
                     reply = await self._call(client, "POST", "/v1/completions", body)
                     found[row] = self._read(reply, codec, how)
 
-            await asyncio.gather(*(one(row) for row in range(len(orders)) if row not in found))
+            missing = [row for row in range(len(orders)) if row not in found]
+            tasks = [asyncio.ensure_future(one(row)) for row in missing]
+            try:
+                await asyncio.gather(*tasks)
+            finally:  # the others end before their connections are closed
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _prepare(
         self, client: httpx.AsyncClient, folder: Path, longest: int, temperature: float
