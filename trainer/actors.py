@@ -18,10 +18,11 @@ from trainer import losses
 from trainer.config import PPOConfig
 from trainer.data import ExampleBatch, Prompt
 from trainer.models import LanguageModel, ScalarModel, load_weights, sampler_of, trainable
-from trainer.rollout import Rollout
+from trainer.rollout import BuiltIn, Generator, Rollout
 from trainer.runtime import Checkpoints, Meter, Optimiser, copied
 from trainer.stack import pad, pick_device
 from trainer.text import Codec
+from trainer.vllm_client import VLLM
 
 OTHER_TOKENIZER = (
     "The reward model has another tokenizer: answers are encoded again for it, and the value"
@@ -66,6 +67,9 @@ class Actors:
                 length = f"The reward model reads at most the last {reward.stack.positions} tokens."
                 self.notes = (*self.notes, length)
         self.sampler = sampler_of(self.policy)
+        self.generator: Generator = BuiltIn(self.sampler, self.refresh_sampler)
+        if config.generator == "vllm":
+            self.generator = VLLM(config, self.sampler, self.refresh_sampler)
         self.keeps = config.keep_frozen_states
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 

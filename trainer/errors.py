@@ -8,7 +8,8 @@
     |-- NumericError        6   NaN or infinite loss
     |-- DiskFull            7   no space left
     |-- FolderBusy          8   another process writes this run's folder
-    `-- Stopped             9   asked to stop (SIGTERM); a checkpoint was written
+    |-- Stopped             9   asked to stop (SIGTERM); a checkpoint was written
+    `-- ServerError        10   a generation server that is away, refuses, or answers nonsense
 
 Standard library only: the web side reads the codes.
 """
@@ -50,3 +51,7 @@ class FolderBusy(TrainerError):
 
 class Stopped(TrainerError):
     exit_code = 9
+
+
+class ServerError(TrainerError):
+    exit_code = 10

@@ -33,6 +33,7 @@ class Generated(NamedTuple):
 
     token_ids: list[int]
     finished: bool
+    logprobs: list[float] | None = None  # nats, of a generator that says by which it drew them
 
 
 def generate(

@@ -243,6 +243,18 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return Advantages(advantages, real(advantages + values, mask))
 
 
+@torch.no_grad()
+def importance_weights(logprobs: Tensor, drawn: Tensor, mask: Tensor, cap: float) -> Tensor:
+    """min(pi / mu, cap) of every answer token [B, T], 0 at padding; no gradient.
+
+    ``logprobs`` are those of the policy pi at the start of the update, ``drawn`` those of mu, by
+    which the tokens were drawn (truncated importance sampling, Ionides 2008). Cut in the
+    exponent, so that no difference is too large.
+    """
+    log_ratio = real(logprobs - drawn, mask).clamp(max=math.log(cap))
+    return real(torch.exp(log_ratio), mask)
+
+
 class PolicyLoss(NamedTuple):
     """Scalars; the last two carry no gradient and are divided by ``tokens`` like the loss."""
 
@@ -252,14 +264,26 @@ class PolicyLoss(NamedTuple):
 
 
 def policy_loss(
-    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float, tokens: int
+    logprobs: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip: float,
+    tokens: int,
+    weights: Tensor | None = None,
 ) -> PolicyLoss:
-    """PPO's clipped surrogate (arXiv 1707.06347 equation 7), to minimise; arguments [B, T]."""
+    """PPO's clipped surrogate (arXiv 1707.06347 equation 7), to minimise; arguments [B, T].
+
+    ``weights``, through which no gradient goes, multiply each token's surrogate.
+    """
     log_ratio = real(logprobs - old, mask)
     ratio = torch.exp(log_ratio)
     advantages = real(advantages, mask)
     clipped = ratio.clamp(1 - clip, 1 + clip)
-    loss = -torch.minimum(ratio * advantages, clipped * advantages).sum() / tokens
+    surrogate = torch.minimum(ratio * advantages, clipped * advantages)
+    if weights is not None:
+        surrogate = surrogate * real(weights.detach(), mask)
+    loss = -surrogate.sum() / tokens
     with torch.no_grad():
         outside = real(((ratio - 1).abs() > clip).float(), mask).sum() / tokens
         approx_kl = kl_estimate(torch.zeros_like(log_ratio), log_ratio, "k3").sum() / tokens

@@ -31,7 +31,15 @@ from trainer.ppo_run import (
     watch,
 )
 from trainer.pretrain_text import PretrainText
-from trainer.rollout import Rollout, Sampling, align, answer, episode_prompts
+from trainer.rollout import (
+    Rollout,
+    Sampling,
+    align,
+    answer,
+    episode_prompts,
+    generator_figures,
+    importance_weights,
+)
 from trainer.runtime import Checkpoints, check_finite, warm_up
 from trainer.stack import pad
 from trainer.stage_io import MODEL, Run, set_threads
@@ -90,14 +98,9 @@ def collect_rollouts(work: Work, prompts: Sequence[Prompt]) -> Rollout:
     config, actors, progress = work.config, work.actors, work.progress
     if progress.in_work:
         return Rollout(**progress.in_work["rollout"])
-    actors.refresh_sampler()
     first = progress.iteration * config.batch
     keys = [f"episode/{first + i}" for i in range(len(prompts))]
-    return answer(actors.sampler, prompts, keys, actors.codec, _sampling(config), watch(work))
-
-
-def _sampling(config: PPOConfig) -> Sampling:
-    return Sampling(config.temperature, config.max_new_tokens, config.seed, config.generate_batch)
+    return answer(actors.generator, prompts, keys, actors.codec, Sampling.of(config), watch(work))
 
 
 # ---- 2. scores -----------------------------------------------------------------------------------
@@ -111,6 +114,7 @@ class Scored(NamedTuple):
     reference: Tensor  # [B, R] log-probabilities of the reference, at the same temperature
     values: Tensor  # [B, R] value of the state each token was chosen in
     scores: Tensor  # [B] reward model's, replaced or lowered where an answer was cut
+    weights: Tensor | None = None  # [B, R] min(pi / mu, cap) if the generator mu is far from pi
 
 
 @torch.no_grad()
@@ -144,7 +148,8 @@ def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
     ended = torch.tensor(rollout.finished)
     scores = losses.end_scores(scores, ended, config.missing_end_score, config.missing_end_penalty)
     logprobs, entropy, references, state_values = tokenwise
-    return Scored(logprobs, entropy, references, state_values, scores)
+    weights = importance_weights(config, rollout, logprobs)
+    return Scored(logprobs, entropy, references, state_values, scores, weights)
 
 
 # ---- 3. rewards and advantages -------------------------------------------------------------------
@@ -238,8 +243,9 @@ def accumulate_gradients(
             for whole in (mask, scored.logprobs, shaped.advantages, scored.values, shaped.returns)
         )
         logprobs = actors.policy.logprobs(*batch, lower=lower, temperature=config.temperature)
+        weights = None if scored.weights is None else scored.weights[part].to(real.device)
         policy = losses.policy_loss(
-            align(logprobs, real), old, advantages, real, config.clip, tokens
+            align(logprobs, real), old, advantages, real, config.clip, tokens, weights
         )
         policy.loss.backward()  # type: ignore[no-untyped-call]
         values = actors.value.values(batch.tokens, lower=value_lower)[states_before(*batch)]
@@ -326,6 +332,7 @@ def report(
         "explained_variance": float(losses.explained_variance(scored.values, shaped.returns, mask)),
         "end_rate": sum(rollout.finished) / len(rollout.finished),
         "response_length": float(mask.sum(1).float().mean()),
+        **generator_figures(rollout, scored.logprobs, scored.weights),
         "learning_rate": config.learning_rate * warm_up(progress.iteration, config.warmup),
         "episodes_per_second": number * config.batch / seconds,
         "tokens_per_second": progress.meter.tokens / seconds,
@@ -362,10 +369,9 @@ def evaluate(work: Work) -> dict[str, float]:
     prompts = work.prompts.valid[: config.eval_prompts]
     if not prompts:
         return {}
-    keys, how = [f"valid/{prompt.id}" for prompt in prompts], _sampling(config)
+    keys, how = [f"valid/{prompt.id}" for prompt in prompts], Sampling.of(config)
     with progress.looked_at():
-        actors.refresh_sampler()
-        rollout = answer(actors.sampler, prompts, keys, actors.codec, how, watch(work))
+        rollout = answer(actors.generator, prompts, keys, actors.codec, how, watch(work))
         scored = score(work, prompts, rollout)
     kl = losses.real(scored.logprobs - scored.reference, rollout.mask).sum(1)
     figures = {"valid_reward": float(scored.scores.mean()), "valid_kl": float(kl.mean())}

@@ -1,11 +1,13 @@
 """Episodes of PPO: prompts answered by the policy, kept as the token ids that were sampled."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from trainer import losses
+from trainer.config import PPOConfig
 from trainer.data import ExampleBatch, Prompt, pad, shuffled
 from trainer.generate import Generated, generate
 from trainer.text import Codec
@@ -17,6 +19,7 @@ class Rollout(NamedTuple):
     prompts: list[list[int]]
     answers: list[list[int]]  # ids as sampled, the end token included
     finished: list[bool]  # false where the length limit cut the answer
+    logprobs: list[list[float]] | None = None  # the generator's own, where it says them
 
     @property
     def mask(self) -> Tensor:
@@ -28,6 +31,13 @@ class Rollout(NamedTuple):
     def widths(self) -> list[int]:
         """[B] tokens of each episode, prompt and answer."""
         return [len(p) + len(a) for p, a in zip(self.prompts, self.answers, strict=True)]
+
+    @property
+    def drawn(self) -> Tensor | None:
+        """[B, R] log-probabilities that the generator says it drew by, 0 at padding."""
+        if self.logprobs is None:
+            return None
+        return align(torch.tensor([one for row in self.logprobs for one in row]), self.mask)
 
     def batch(self, rows: Sequence[int], pad_id: int, device: torch.device) -> ExampleBatch:
         """Some episodes as whole sequences, padded on the right, answers marked."""
@@ -50,34 +60,110 @@ class Sampling(NamedTuple):
     seed: int
     batch: int
 
+    @classmethod
+    def of(cls, config: PPOConfig) -> "Sampling":
+        return cls(config.temperature, config.max_new_tokens, config.seed, config.generate_batch)
+
+
+class Generator(Protocol):
+    """What draws answers by the policy's weights of now."""
+
+    def draw(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        codec: Codec,
+        how: Sampling,
+        check: Callable[..., None],
+    ) -> list[Generated]:
+        """One answer to each prompt, its noise a function of (seed, key) alone.
+
+        ``check`` is called now and then, and may raise to give up.
+        """
+
+
+class BuiltIn:
+    """The generator of this process: a model, and what gives it the policy's weights of now."""
+
+    def __init__(self, sampler: Any, refresh: Callable[[], None]) -> None:
+        self._sampler, self._refresh = sampler, refresh
+
+    def draw(
+        self,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        codec: Codec,
+        how: Sampling,
+        check: Callable[..., None],
+    ) -> list[Generated]:
+        self._refresh()
+        return generate(
+            self._sampler,
+            prompts=prompts,
+            keys=keys,
+            codec_end_ids=codec.end_ids,
+            pad_id=codec.pad_id,
+            seed=how.seed,
+            temperature=how.temperature,
+            max_new_tokens=how.max_new_tokens,
+            batch=how.batch,
+            stopped=codec.stopped if codec.stop is not None else None,
+            progress=check,
+        )
+
 
 def answer(
-    sampler: Any,
+    generator: Generator,
     prompts: Sequence[Prompt],
     keys: Sequence[str],
     codec: Codec,
     how: Sampling,
-    progress: Callable[[int, Generated], None] | None = None,
+    check: Callable[..., None],
 ) -> Rollout:
-    """One answer to each prompt. The noise of each is a function of (seed, key) alone."""
-    drawn = generate(
-        sampler,
-        prompts=[prompt.ids for prompt in prompts],
-        keys=keys,
-        codec_end_ids=codec.end_ids,
-        pad_id=codec.pad_id,
-        seed=how.seed,
-        temperature=how.temperature,
-        max_new_tokens=how.max_new_tokens,
-        batch=how.batch,
-        stopped=codec.stopped if codec.stop is not None else None,
-        progress=progress,
-    )
+    """One answer to each prompt, as ``Generator.draw`` says."""
+    drawn = generator.draw([prompt.ids for prompt in prompts], keys, codec, how, check)
+    said = [completion.logprobs for completion in drawn if completion.logprobs is not None]
     return Rollout(
         [prompt.ids for prompt in prompts],
         [completion.token_ids for completion in drawn],
         [completion.finished for completion in drawn],
+        said or None,
     )
+
+
+# ---- a generator that is not quite the policy ---------------------------------------------------
+
+
+def importance_weights(config: PPOConfig, rollout: Rollout, logprobs: Tensor) -> Tensor | None:
+    """Weights [B, R] of the answer tokens in the policy loss if the generator's log-probabilities
+    are far from the policy's ``logprobs`` [B, R], else none.
+    """
+    drawn = rollout.drawn
+    if drawn is None or float(_gap(rollout, drawn, logprobs).mean()) <= config.importance_above:
+        return None
+    return losses.importance_weights(logprobs, drawn, rollout.mask, config.importance_cap)
+
+
+def generator_figures(
+    rollout: Rollout, logprobs: Tensor, weights: Tensor | None
+) -> dict[str, float]:
+    """How far the generator was from the policy, in nats per token, and whether ``weights`` make
+    up for it; nothing of the built-in one.
+    """
+    drawn = rollout.drawn
+    if drawn is None:
+        return {}
+    gap = _gap(rollout, drawn, logprobs)
+    return {
+        "generator_logprob_gap": float(gap.mean()),
+        "generator_logprob_gap_max": float(gap.max()),
+        "importance_weights": float(weights is not None),
+    }
+
+
+def _gap(rollout: Rollout, drawn: Tensor, logprobs: Tensor) -> Tensor:
+    """Absolute differences [N] at the answer tokens."""
+    return (logprobs - drawn)[rollout.mask].abs()
 
 
 def episode_prompts(prompts: Sequence[Prompt], episodes: Sequence[int], seed: int) -> list[Prompt]:

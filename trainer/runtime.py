@@ -19,7 +19,10 @@ from trainer.config import TrainConfig
 from trainer.errors import DiskFull, IntegrityError, NumericError
 from trainer.records import Parent
 
-_MACHINE_SETTINGS = {"out", "threads", "checkpoint_every", "keep_checkpoints"}
+_MACHINE_SETTINGS = {
+    "out", "threads", "checkpoint_every", "keep_checkpoints", "vllm_url", "vllm_weights",
+    "vllm_timeout",
+}  # fmt: skip
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:

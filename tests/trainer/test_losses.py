@@ -235,6 +235,46 @@ def test_the_clip_stops_the_gradient_only_where_the_step_went_far_enough(
     assert got.clip_fraction == 1
 
 
+def test_importance_weights_are_the_probability_ratio_cut_at_the_cap() -> None:
+    """0.3 / 0.2 = 1.5; 0.1 / 0.4 = 0.25; 0.9 / 0.1 = 9 is cut to 2; padding has none."""
+    policy = tensor([[0.3, 0.1, 0.9, 1.0]]).log().requires_grad_()
+    generator = tensor([[0.2, 0.4, 0.1, 0.5]]).log()
+    mask = tensor([[True, True, True, False]])
+    got = losses.importance_weights(policy, generator, mask, 2.0)
+    close(got, [[1.5, 0.25, 2.0, 0.0]])
+    assert not got.requires_grad
+    far = losses.importance_weights(tensor([[0.0]]), tensor([[-9999.0]]), full(1, 1), 2.0)
+    close(far, [[2.0]])
+
+
+def test_weights_multiply_each_tokens_surrogate_after_the_clip() -> None:
+    """1.1 * 2 with weight 0.5, and max(0.7, 0.8) * -1 = -0.8 with weight 1.5."""
+    new = tensor([[math.log(1.1), math.log(0.7)]], requires_grad=True)
+    weights = tensor([[0.5, 1.5]], requires_grad=True)
+    got = losses.policy_loss(
+        new, torch.zeros(1, 2), tensor([[2.0, -1.0]]), full(1, 2), 0.2, 2, weights
+    )
+    close(got.loss, -(0.5 * 1.1 * 2.0 - 1.5 * 0.8) / 2)
+    got.loss.backward()
+    assert new.grad is not None and weights.grad is None
+    close(new.grad, [[-0.5 * 1.1 * 2.0 / 2, 0.0]])
+    assert got.clip_fraction == 0.5, "what is reported has no weight"
+
+
+def test_weights_of_one_change_no_bit_and_those_at_padding_nothing() -> None:
+    noise = torch.manual_seed(0)
+    new, old, advantages = (torch.randn(3, 5, generator=noise) for _ in range(3))
+    mask = torch.arange(5) < tensor([[5], [3], [1]])
+    plain = losses.policy_loss(new, old, advantages, mask, 0.2, 9)
+    for junk in (1.0, float("inf"), float("nan")):
+        weights = torch.where(mask, 1.0, junk)
+        assert torch.equal(
+            losses.policy_loss(new, old, advantages, mask, 0.2, 9, weights).loss, plain.loss
+        )
+    padded = torch.where(mask, 0.0, float("nan"))
+    assert (losses.importance_weights(padded, padded, mask, 2.0) == mask.float()).all()
+
+
 def test_the_value_loss_is_half_the_squared_error_inside_the_clip() -> None:
     got = losses.value_loss(
         tensor([[1.1, 0.9]]), tensor([[1.0, 1.0]]), tensor([[2.0, 0.0]]), full(1, 2), 0.2, 2

@@ -60,6 +60,7 @@ _POSITIVE = {
     "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "generate_batch", "eval_every",
     "epoch_examples", "pack_tokens", "eval_new_tokens",
     "kl_target", "kl_horizon", "null_space_gradients", "null_space_sequences",
+    "vllm_timeout",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale", "missing_end_penalty",

@@ -78,6 +78,21 @@ class PPOConfig(TrainConfig):
     ema_decay: float = 0.992
     """Exponential moving average of the policy, saved as the model; 0 saves the last weights."""
     generate_batch: int = 64
+    """Answers drawn at once."""
+    generator: Literal["built-in", "vllm"] = "built-in"
+    """What draws the answers: this process, or a vLLM server with the policy's weights."""
+    vllm_url: str | None = None
+    """Of that server, without the /v1."""
+    vllm_weights: str | None = None
+    """Folder of this run alone that trainer and server both see under this path: the policy is
+    written there before each drawing of answers, and the server then told to load it."""
+    vllm_timeout: float = 600.0
+    """Seconds without any answer after which the server counts as away."""
+    importance_above: float = 0.05
+    """Mean absolute difference, in nats per token, of the generator's log-probabilities from the
+    trainer's, above which the policy loss of a rollout batch has importance weights."""
+    importance_cap: float = 2.0
+    """Largest of those weights."""
     keep_frozen_states: bool = True
     """Hold the hidden states above the frozen blocks for the update, B x T x H numbers a rollout
     batch, rather than compute them again in every epoch."""
@@ -102,6 +117,26 @@ class PPOConfig(TrainConfig):
             )
         if self.keep_best and not self.eval_prompts > 0:
             raise ConfigError("keep_best chooses by held-out prompts: set eval_prompts above 0.")
+        self._check_generator()
+
+    def _check_generator(self) -> None:
+        if self.importance_cap < 1 or self.importance_above < 0:
+            raise ConfigError(
+                f"importance_cap is {self.importance_cap} and importance_above is"
+                f" {self.importance_above}: at least 1 and at least 0 they must be."
+            )
+        if self.generator != "vllm":
+            return
+        if not (self.vllm_url or "").startswith(("http://", "https://")):
+            raise ConfigError(
+                f"generator is vllm and vllm_url is {self.vllm_url!r}: give the server's address,"
+                ' such as "http://127.0.0.1:8000".'
+            )
+        if not self.vllm_weights:
+            raise ConfigError(
+                "generator is vllm and there is no vllm_weights: name a folder that the trainer"
+                " and the server both see, for the weights after each update."
+            )
 
     @property
     def iterations(self) -> int:
