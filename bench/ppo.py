@@ -4,7 +4,6 @@
 """
 
 import argparse
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,4 +140,4 @@ def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> F
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,6 @@ says what share of the held-out pairs each puts in order.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
@@ -155,4 +154,4 @@ def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> F
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -145,4 +145,4 @@ def _flops_per_token(shape: Shape, cast: Cast, out: Path) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -145,4 +144,4 @@ def _trl(args: argparse.Namespace, cast: Cast, work: Path, precision: str, packe
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
