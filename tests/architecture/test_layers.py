@@ -12,7 +12,7 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
     path
-    for top in ("labelapp", "trainer", "tests")
+    for top in ("labelapp", "trainer", "bench", "tests")
     for path in (ROOT / top).rglob("*.py")
     if "migrations" not in path.parts
 )
@@ -48,12 +48,14 @@ def test_every_import_contract_is_kept() -> None:
         ("one-gateway", "labelapp/services/zz_probe.py", "from trainer import records"),
         ("one-gateway", "labelapp/services/zz_probe.py", "import trainer.losses"),
         ("no-torch", "labelapp/views/zz_probe.py", "import torch"),
+        ("bench-apart", "trainer/zz_probe.py", "import bench.flops"),
+        ("bench-alone", "bench/zz_probe.py", "import labelapp.errors"),
     ],
 )
 def test_a_contract_breaks_where_it_should(
     contract: str, file: str, line: str, tmp_path: Path
 ) -> None:
-    for name in ("labelapp", "trainer", "pyproject.toml"):
+    for name in ("labelapp", "trainer", "bench", "pyproject.toml"):
         copied = subprocess.run(["cp", "-r", str(ROOT / name), str(tmp_path)])
         assert copied.returncode == 0
     (tmp_path / file).write_text(line + "\n")

@@ -1,0 +1,147 @@
+"""The benchmarks run, say what they measured, and count what they claim to count."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from bench import flops
+from bench.common import build_model
+from bench.data import Author, write_demonstrations, write_rankings
+from bench.flops import Shape
+from bench.measure import ROOT, Ended, Figures, figures, run
+from bench.report import Benchmark, Case, plain
+from trainer.data import load_demonstrations, load_rankings
+from trainer.text import Codec
+
+TINY = Shape(layers=1, hidden=2, mlp=3, vocabulary=5, queries=2, keys=2)
+
+
+def test_operations_are_those_worked_by_hand() -> None:
+    # 4 x 2 x 2 weights of attention and 3 x 2 x 3 of the MLP
+    assert TINY.matrices == 34
+    # 3 tokens: 2 x 3 x 34 of matrices, 4 x 2 for each of 1 + 2 + 3 pairs
+    assert TINY.blocks(3) == 204 + 48
+    # 2 tokens after 1: 2 x 2 x 34, and 2 + 3 pairs
+    assert TINY.blocks(2, seen=1) == 136 + 40
+    assert TINY.logits(2) == 40
+    assert flops.sft(TINY, 1, 2) == 3 * (252 + 40)
+    assert flops.ranking(TINY, 1, [1, 2]) == 3 * (76 + 84 + 176)
+    assert flops.sampled(TINY, 1, [2]) == 76 + 20 + 84 + 20
+    assert flops.episode(TINY, 1, 2, epochs=2) == 200 + (4 * 252 + 2 * 40) + 2 * 3 * (2 * 252 + 40)
+
+
+def test_a_text_in_two_steps_costs_what_it_costs_in_one() -> None:
+    assert TINY.blocks(7) == TINY.blocks(4) + TINY.blocks(3, seen=4)
+
+
+def test_the_counted_weights_are_those_of_the_model(tiny_llama: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    shape = Shape.of(tiny_llama)
+    assert shape.matrices == sum(p.numel() for p in matrices)
+    assert shape.logits(1) == 2 * model.lm_head.weight.numel()
+
+
+def test_the_model_drawn_on_the_spot_is_the_one_the_figures_name(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model", seed=0, end_share=0.25)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert sum(p.numel() for p in model.parameters()) == 13_767_552
+    codec = Codec.load(folder)
+    assert len(codec.end_ids) == 1 + 8192 // 4
+    written = write_demonstrations(tmp_path / "demonstrations", Author(codec, 0), 40)
+    examples = load_demonstrations(written, codec, 2048).train
+    lengths = [len(example.prompt) for example in examples]
+    assert 8 <= min(lengths) < 20 and 50 < max(lengths) <= 64
+    assert all(16 <= len(example.completion) <= 96 for example in examples)
+
+
+def test_the_better_answers_have_more_good_words(tiny_llama: Path, tmp_path: Path) -> None:
+    codec = Codec.load(tiny_llama)
+    author = Author(codec, 0)
+    folder = write_rankings(tmp_path / "rankings", author, train=3, valid=1, k=9)
+    found = load_rankings(folder, codec, 2048)
+    assert (len(found.train), len(found.valid)) == (3, 1)
+    assert all(sorted(ranking.ranks) == list(range(9)) for ranking in found.train)
+    good = set(author.words[: min(64, len(author.words) // 2)])
+    assert sum(word in good for word in author.answer(20, 5).split()) == 5
+
+
+def test_memory_is_that_of_the_whole_tree(tmp_path: Path) -> None:
+    below = "import time; kept = bytearray(b'1') * (60 << 20); time.sleep(0.5)"
+    above = (
+        "import subprocess, sys; kept = bytearray(b'1') * (60 << 20);"
+        f"subprocess.run([sys.executable, '-c', {below!r}])"
+    )
+    ended = run([sys.executable, "-c", above], 1, tmp_path / "log")
+    assert 120 < ended.peak_mb < 250
+
+
+def test_a_failed_process_shows_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="out of luck"):
+        run([sys.executable, "-c", "raise SystemExit('out of luck')"], 0, tmp_path / "log")
+
+
+def test_the_ratio_is_ours_over_theirs_and_null_without_them() -> None:
+    # two looks, half a processor used between them
+    ended = Ended(started=10.0, peak_mb=50.0, cpu=[(10.0, 0.0), (30.0, 10.0)])
+    ours = figures([6, 6, 12], [12.5, 18.5, 19.25, 21.25], ended)
+    assert (ours.rates, ours.rate) == ([1.0, 8.0, 6.0], 6.0)
+    assert ours.warm_up_seconds == 2.5
+    assert ours.cpu_rate == pytest.approx(12.0)
+    theirs = Figures(1.5, [1.5], cpu_rate=6.0, peak_mb=200.0, warm_up_seconds=1.0)
+    cases = [Case("a", "fp32", ours, theirs, 1e9), Case("b", "fp32", ours, None, 1e9)]
+    found = plain(Benchmark("x", "things/s", {}, cases))
+    assert found["ratio"] == {"a": 4.0, "b": None}
+    assert found["cpu_ratio"] == {"a": 2.0, "b": None}
+    assert found["memory_ratio"] == {"a": 0.25, "b": None}
+    roofline = found["roofline"]["a"]
+    assert roofline["gflops"] == 6.0
+    assert roofline["share"] == pytest.approx(6.0 / roofline["peak_gflops"], rel=0.02, abs=1e-4)
+
+
+SMALL: dict[str, tuple[list[str], list[str]]] = {
+    "ppo": (["--no-peer", "--batch", "4", "--epochs", "1", "--new-tokens", "4"], ["fp32"]),
+    "reward": (["--no-peer", "--batch", "2", "--valid", "2", "--answers", "3"],
+               ["K=3 fp32"]),
+    "sft": (["--no-peer", "--batch", "2", "--steps", "2"], ["fp32"]),
+    "sampling": (["--batch", "4", "--answers", "2", "--new-tokens", "4"], ["fp32"]),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SMALL)
+def test_a_benchmark_runs_and_writes_its_figures(
+    script: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    options, names = SMALL[script]
+    done = subprocess.run(
+        [sys.executable, "-m", f"bench.{script}", "--model", str(tiny_llama)]
+        + ["--precisions", "fp32", "--repetitions", "2", "--threads", "1", *options]
+        + ["--json", str(tmp_path / "found.json"), "--work", str(tmp_path / "work")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text())
+    assert list(found["ours"]) == names
+    for name, ours in found["ours"].items():
+        assert len(ours["rates"]) >= 1 and ours["rate"] > 0 and ours["peak_mb"] > 50
+        roofline = found["roofline"][name]
+        reached = ours["rate"] * roofline["flops_per_unit"] / 1e9
+        assert roofline["gflops"] == pytest.approx(reached, abs=1e-3)
+        peer, ratio = found["peer"][name], found["ratio"][name]
+        if "--no-peer" in options:
+            assert peer is None and ratio is None
+            assert "ratios are null" in done.stdout
+        else:
+            assert ratio == pytest.approx(ours["rate"] / peer["rate"], rel=1e-3)
+    assert found["settings"]["prompt tokens"] == "8 to 64"
+    assert found["settings"]["threads"] == 1
+    assert names[0] in done.stdout
