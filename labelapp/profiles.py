@@ -34,7 +34,7 @@ PROFILES: dict[str, dict[str, Settings]] = {
             "checkpoint_every": 10,
         },
         "ppo": {
-            "episodes": 704,
+            "episodes": 512,
             "batch": 64,
             "minibatch": 8,
             "epochs": 1,
