@@ -3,11 +3,15 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import django
 import pytest
+from django.core.management.base import CommandError
+from django.core.management.commands.flush import Command as Flush
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page
 from pytest_django import Settings
 
@@ -17,6 +21,25 @@ from tests.servers import prepare
 os.environ["DJANGO_SETTINGS_MODULE"] = "labelapp.settings"
 prepare()
 django.setup()  # before deeper conftests import models
+
+
+def _patient(flush: Callable[..., None]) -> Callable[..., None]:
+    """A request that is still under way when its test ends can deadlock with the flush; try again."""
+
+    def handle(*args: Any, **options: Any) -> None:
+        for left in (4, 3, 2, 1, 0):
+            try:
+                flush(*args, **options)
+                return
+            except CommandError as error:
+                if left == 0 or "deadlock" not in str(error.__cause__):
+                    raise
+                time.sleep(0.5)
+
+    return handle
+
+
+Flush.handle = _patient(Flush.handle)  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,10 @@ import pytest
 import redis
 from django.conf import settings
 from django.db import transaction
+from kombu import pools
 
 from labelapp import tasks
+from labelapp.celery import app
 from labelapp.models import Run
 from labelapp.services.runs import run_queue
 from labelapp.tasks import BACKLOG, GPU_QUEUE, run_execute, runs_nudge, sweep
@@ -40,6 +42,8 @@ class Broker:
 
 @pytest.fixture(autouse=True)
 def broker() -> Iterator[Broker]:
+    pools.reset()  # a connection that broke in an earlier test would swallow a nudge
+    app._after_fork()  # type: ignore[attr-defined]
     with redis.Redis.from_url(settings.CELERY_BROKER_URL) as client:
         client.delete(GPU_QUEUE)
         yield Broker(client)
