@@ -18,6 +18,7 @@ from trainer import losses
 from trainer.config import PPOConfig
 from trainer.data import ExampleBatch, Prompt
 from trainer.models import LanguageModel, ScalarModel, load_weights, sampler_of, trainable
+from trainer.reading import Reader
 from trainer.rollout import BuiltIn, Generator, Rollout
 from trainer.runtime import Checkpoints, Meter, Optimiser, copied
 from trainer.stack import pad, pick_device
@@ -66,6 +67,7 @@ class Actors:
             if reward.stack.positions is not None:
                 length = f"The reward model reads at most the last {reward.stack.positions} tokens."
                 self.notes = (*self.notes, length)
+        self.reader = Reader(self.codec, self.reward_codec, reward.stack.positions)
         self.sampler = sampler_of(self.policy)
         self.generator: Generator = BuiltIn(self.sampler, self.refresh_sampler)
         if config.generator == "vllm":
@@ -122,18 +124,16 @@ class Actors:
         if self.starts_value:
             return self.reward.scores(batch.tokens, lower=lower)
         ids = [
-            self._read(rollout, prompts, row)[-(self.reward.stack.positions or 0) :] for row in rows
+            self.reader.ids(
+                prompts[row].row.prompt,
+                rollout.prompts[row],
+                rollout.answers[row],
+                finished=rollout.finished[row],
+            )
+            for row in rows
         ]
         tokens = pad(ids, self.reward_codec.pad_id, batch.tokens.ids.device)
         return self.reward.scores(tokens, lower=self.reward.stack.lower(tokens))
-
-    def _read(self, rollout: Rollout, prompts: Sequence[Prompt], row: int) -> list[int]:
-        """The ids of an episode as the reward model's tokenizer has them."""
-        if self.reads_tokens:
-            return rollout.prompts[row] + rollout.answers[row]
-        codec, text = self.reward_codec, self.codec.decode(rollout.answers[row])
-        answer = codec.encode_completion(text, ended=rollout.finished[row])
-        return codec.encode_prompt(prompts[row].row.prompt) + answer
 
 
 class Progress:

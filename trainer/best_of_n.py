@@ -18,9 +18,9 @@ from torch import Tensor
 
 from trainer import losses
 from trainer.config import BestConfig
-from trainer.data import micro_batches
 from trainer.errors import ConfigError, DataError, IntegrityError
 from trainer.models import ScalarModel
+from trainer.reading import Reader, load_scorer, score_ids
 from trainer.records import (
     MANIFEST,
     ROWS,
@@ -46,7 +46,6 @@ from trainer.sample import (
     skipped_notes,
     summed_figures,
 )
-from trainer.stack import compact, pad, pick_device
 from trainer.stage_io import Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
 
@@ -100,14 +99,9 @@ def run(config: BestConfig, run: Run) -> None:
 
 def load_judge(config: BestConfig) -> Judge:
     """The reward model, for scoring only."""
-    model = ScalarModel.load(config.reward, 0, config.precision, pick_device())
-    model.model.requires_grad_(False)
-    if config.precision == "bf16":
-        compact(model.model.base_model)
-    return Judge(model, Codec.load(config.reward))
+    return Judge(load_scorer(config.reward, config.precision), Codec.load(config.reward))
 
 
-@torch.no_grad()
 def score_answers(
     config: BestConfig, judge: Judge, codec: Codec, answered: Answered, check: Check
 ) -> Tensor:
@@ -117,22 +111,12 @@ def score_answers(
     another tokenizer, the text is encoded again.
     """
     prompts = [prompt for prompt in answered.prompts for _ in range(config.k)]
-    if codec.fingerprint == judge.codec.fingerprint:
-        ids = [
-            [*prompt, *row.token_ids]
-            for (_, prompt), row in zip(prompts, answered.rows, strict=True)
-        ]
-    else:
-        ids = [
-            judge.codec.encode_prompt(prompt.prompt)
-            + judge.codec.encode_completion(row.text, ended=row.finished)
-            for (prompt, _), row in zip(prompts, answered.rows, strict=True)
-        ]
-    scores = torch.zeros(len(ids))
-    for rows in micro_batches([len(sequence) for sequence in ids], config.micro_tokens):
-        check()
-        batch = pad([ids[i] for i in rows], judge.codec.pad_id, judge.model.stack.device)
-        scores[rows] = judge.model.scores(batch).cpu()
+    reader = Reader(codec, judge.codec, judge.model.stack.positions)
+    ids = [
+        reader.ids(row.prompt, prompt, answer.token_ids, finished=answer.finished)
+        for (row, prompt), answer in zip(prompts, answered.rows, strict=True)
+    ]
+    scores = score_ids(judge.model, ids, judge.codec.pad_id, config.micro_tokens, check)
     check_finite(float(scores.sum()), "score")
     finished = torch.tensor([row.finished for row in answered.rows], dtype=torch.bool)
     scores = losses.end_scores(

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from trainer.config import SFTConfig
-from trainer.data import Prompt, micro_batches, read_snapshot
+from trainer.data import Prompt, read_snapshot
 from trainer.errors import ConfigError
 from trainer.generate import Generated, generate
 from trainer.mixture import shares, taken_first
-from trainer.models import LanguageModel, ScalarModel, sampler_of
+from trainer.models import LanguageModel, sampler_of
+from trainer.reading import Reader, load_scorer, score_ids
 from trainer.records import DemonstrationRow, PromptRow
-from trainer.stack import compact, pad, pick_device
 from trainer.text import Codec
 
 OTHER_TOKENIZER = (
@@ -32,15 +32,11 @@ class Judge:
         self, config: SFTConfig, folder: str, codec: Codec, positions: int | None = None
     ) -> None:
         self.config, self.codec = config, codec
-        self.reward_codec = Codec.load(folder)
-        self.reads_tokens = codec.fingerprint == self.reward_codec.fingerprint
         with torch.random.fork_rng(devices=[]):  # a head is drawn, then overwritten
-            self.model = ScalarModel.load(folder, 0, config.precision, pick_device())
-        self.model.model.requires_grad_(False)
-        if config.precision == "bf16":
-            compact(self.model.model.base_model)
+            self.model = load_scorer(folder, config.precision)
+        self.reader = Reader(codec, Codec.load(folder), self.model.stack.positions)
         self.prompts = held_out_prompts(config, codec, positions)
-        self.notes = () if self.reads_tokens else (OTHER_TOKENIZER,)
+        self.notes = () if self.reader.reads_tokens else (OTHER_TOKENIZER,)
 
     def look(self, policy: LanguageModel, check: Callable[[], None]) -> dict[str, float]:
         """Mean score of the policy's answers, how many ended, and their length in tokens.
@@ -68,27 +64,17 @@ class Judge:
             "valid_response_length": sum(len(answer.token_ids) for answer in answers) / count,
         }
 
-    @torch.no_grad()
     def scores(self, answers: Sequence[Generated], check: Callable[[], None]) -> Tensor:
-        """[N] the reward model's scores of one answer to each prompt.
-
-        Read at the last real token; the end token is there exactly where it was sampled.
-        """
+        """[N] the reward model's scores of one answer to each prompt."""
         ids = [self._read(*pair) for pair in zip(self.prompts, answers, strict=True)]
-        found = torch.zeros(len(ids))
-        for group in micro_batches([len(row) for row in ids], self.config.micro_tokens):
-            check()
-            tokens = pad([ids[i] for i in group], self.reward_codec.pad_id, self.model.stack.device)
-            found[group] = self.model.scores(tokens).cpu()
-        return found
+        pad_id = self.reader.reward.pad_id
+        return score_ids(self.model, ids, pad_id, self.config.micro_tokens, check)
 
     def _read(self, prompt: Prompt, answer: Generated) -> list[int]:
         """Prompt and answer in the reward model's own tokens."""
-        if self.reads_tokens:
-            return prompt.ids + answer.token_ids
-        codec, text = self.reward_codec, self.codec.decode(answer.token_ids)
-        turn = codec.encode_completion(text, ended=answer.finished)
-        return codec.encode_prompt(prompt.row.prompt) + turn
+        return self.reader.ids(
+            prompt.row.prompt, prompt.ids, answer.token_ids, finished=answer.finished
+        )
 
 
 def held_out_prompts(config: SFTConfig, codec: Codec, positions: int | None) -> list[Prompt]:

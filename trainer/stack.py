@@ -248,43 +248,37 @@ class Stack:
         ids = [(7 * i + 3) % vocabulary for i in range(9)]
         common, *ends = ids[:3], ids[3:5], ids[5:9]
         together = pad_segments([[common, *ends]], 0, self.device)
-        try:
-            want = [self.hidden(pad([common + end], 0, self.device))[0, 3:] for end in ends]
-            return torch.allclose(
-                self.hidden(together)[0, 3:], torch.cat(want), atol=1e-4, rtol=1e-4
-            )
-        except TRIED:
-            return False
+        want = [self.hidden(pad([common + end], 0, self.device))[0, 3:] for end in ends]
+        return torch.allclose(self.hidden(together)[0, 3:], torch.cat(want), atol=1e-4, rtol=1e-4)
 
     def _try_ahead(self) -> bool:
         """Whether what a token gives changes with those after it, on four and then five."""
         vocabulary = self.backbone.config.get_text_config().vocab_size
         ids = [(7 * i + 3) % vocabulary for i in range(5)]
-        try:
-            alone, followed = (self.hidden(pad([ids[:n]], 0, self.device))[0] for n in (4, 5))
-            return not torch.allclose(followed[:4], alone, atol=1e-4, rtol=1e-4)
-        except TRIED:
-            return False
+        alone, followed = (self.hidden(pad([ids[:n]], 0, self.device))[0] for n in (4, 5))
+        return not torch.allclose(followed[:4], alone, atol=1e-4, rtol=1e-4)
 
     def _try_parts(self) -> bool:
         """Whether the two parts, one after the other, are the whole, on eight tokens."""
         ids = torch.arange(8, device=self.device)[None] % self.backbone.config.vocab_size
         batch = Padded(ids, torch.ones_like(ids, dtype=torch.bool))
         self.splits = True
-        try:
-            whole, cut = self.hidden(batch), self.hidden(batch, self.lower(batch))
-            return torch.allclose(whole, cut, atol=1e-4, rtol=1e-4)
-        except TRIED:
-            return False
+        whole, cut = self.hidden(batch), self.hidden(batch, self.lower(batch))
+        return torch.allclose(whole, cut, atol=1e-4, rtol=1e-4)
 
     @torch.no_grad()
     def _plainly(self, attempt: Callable[[], bool]) -> bool:
-        """The outcome of an attempt without dropout and in fp32, where like is like."""
+        """The outcome of an attempt without dropout and in fp32, where like is like.
+
+        False where the architecture cannot do it at all.
+        """
         was_training, precision = self.backbone.training, self.precision
         self.backbone.eval()
         self.precision = "fp32"
         try:
             return attempt()
+        except TRIED:
+            return False
         finally:
             self.precision = precision
             self.backbone.train(was_training)

@@ -2,13 +2,13 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForTokenClassification
 
 from tests.trainer.snapshots import comparison_row, prompt_row, write_all, write_snapshot
+from tests.trainer.test_reward import train
 from tests.trainer.tiny_bert import POSITIONS, build_encoder
 from trainer import ppo, reward
 from trainer.actors import OTHER_TOKENIZER, SEES_AHEAD, Actors
@@ -40,23 +40,6 @@ def scored(folder: Path, frozen: int = 0, precision: Precision = "fp32") -> Scal
     model = ScalarModel.fresh(folder, frozen, precision, CPU, pad_id=0, seed=1)
     model.head.bias.data.fill_(0.25)
     return model
-
-
-def train(out: Path, model: Path, folders: dict[str, Path], **changes: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = {
-        "learning_rate": 3e-3,
-        "batch": 4,
-        "epochs": 2,
-        "precision": "fp32",
-        "max_tokens": 200,
-        "demonstrations": str(folders["demonstrations"]),
-    }
-    settings = RewardConfig(
-        out=str(out), model=str(model), comparisons=str(folders["comparisons"]), **plain | changes
-    )
-    with open_run(out) as run:
-        reward.run(settings, run)
-    return read_manifest(out, verify=True).metrics
 
 
 # ---- scores -------------------------------------------------------------------------------
