@@ -23,6 +23,12 @@ prepare()
 django.setup()  # before deeper conftests import models
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Let each process of a parallel run name its own Valkey number before it reads the settings."""
+    os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+
+
 def _patient(flush: Callable[..., None]) -> Callable[..., None]:
     """A request that is still under way when its test ends can deadlock with the flush; try again."""
 

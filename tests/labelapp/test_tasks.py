@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +11,8 @@ import pytest
 import redis
 from django.conf import settings
 from django.db import transaction
-from kombu import pools
 
 from labelapp import tasks
-from labelapp.celery import app
 from labelapp.models import Run
 from labelapp.services.runs import run_queue
 from labelapp.tasks import BACKLOG, GPU_QUEUE, run_execute, runs_nudge, sweep
@@ -42,12 +41,15 @@ class Broker:
 
 @pytest.fixture(autouse=True)
 def broker() -> Iterator[Broker]:
-    pools.reset()  # a connection that broke in an earlier test would swallow a nudge
-    app._after_fork()  # type: ignore[attr-defined]
     with redis.Redis.from_url(settings.CELERY_BROKER_URL) as client:
         client.delete(GPU_QUEUE)
         yield Broker(client)
         client.delete(GPU_QUEUE)
+
+
+def test_the_queue_is_that_of_this_process_alone() -> None:
+    """Workers of a test in another process would take what is sent here."""
+    assert os.environ["REDIS_URL"] == settings.CELERY_BROKER_URL
 
 
 def queued_run() -> Run:
