@@ -11,9 +11,11 @@ import importlib
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
+from trainer import distributed
 from trainer.config import STAGES, ObjectiveName, load_config
 from trainer.errors import TrainerError
 from trainer.stage_io import open_run
@@ -22,12 +24,16 @@ MODULES = {stage: f"trainer.{stage}" for stage in STAGES} | {
     "text": "trainer.draw_text",
     "best": "trainer.best_of_n",
 }
+OF_ONE_PROCESS = {"base", "text", "fill"}
+"""What more processes would not make faster: the launcher's first one does it."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the stage that the command line names; return the exit code."""
     args = _parser().parse_args(argv)
     try:
+        if args.stage in OF_ONE_PROCESS and distributed.launched_rank() > 0:
+            return 0
         if args.stage == "fill":
             _prepare()
             fill = importlib.import_module("trainer.fill")
@@ -61,7 +67,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(stage: str, path: Path, given: dict[str, Any]) -> None:
-    with open_run(_named_out(path) or load_config(stage, path).out) as run:
+    several = distributed.launched() and stage not in OF_ONE_PROCESS
+    if several:
+        _prepare()  # before torch, by which they join
+    with (
+        distributed.joined() if several else nullcontext(),
+        open_run(_named_out(path) or load_config(stage, path).out) as run,
+    ):
         if run.finished:
             print(f"{run.out} is finished already; nothing to do.", file=sys.stderr)
             return

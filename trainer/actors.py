@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from trainer import losses
+from trainer import distributed, losses
 from trainer.config import PPOConfig
 from trainer.data import ExampleBatch, Prompt
 from trainer.models import LanguageModel, ScalarModel, load_weights, sampler_of, trainable
@@ -72,7 +72,8 @@ class Actors:
         self.generator: Generator = BuiltIn(self.sampler, self.refresh_sampler)
         if config.generator == "vllm":
             self.generator = VLLM(config, self.sampler, self.refresh_sampler)
-        self.keeps = config.keep_frozen_states
+        # in each epoch the rows are dealt to the processes anew
+        self.keeps = config.keep_frozen_states and distributed.size() == 1
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def lowers(self, batch: ExampleBatch) -> _Lowers:

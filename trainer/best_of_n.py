@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import distributed, losses
 from trainer.config import BestConfig
 from trainer.errors import ConfigError, DataError, IntegrityError
 from trainer.models import ScalarModel
@@ -87,14 +87,16 @@ def run(config: BestConfig, run: Run) -> None:
     models = None
     for number, chunk in enumerate(chunks):
         folder = _chunk_folder(run.out, number)
-        if (folder / MANIFEST).is_file():
+        if distributed.from_main((folder / MANIFEST).is_file()):
             _check_same(read_manifest(folder, verify=True), config, parents)
             continue
-        run.check()
+        if run.stopping:
+            run.stop()
         models = models or (load_sampler(config), load_judge(config))
         done = _answer_chunk(config, *models, chunk, folder, parents, run.check)
         run.log(step=number + 1, total=len(chunks), answers=done.rows, **done.metrics)
-    _finish(config, run, prompts, parents, len(chunks))
+    if distributed.is_main():
+        _finish(config, run, prompts, parents, len(chunks))
 
 
 def load_judge(config: BestConfig) -> Judge:
@@ -147,6 +149,20 @@ def _answer_chunk(
     started = time.monotonic()
     answered = draw_answers(config, sampler, prompts, check)
     scores = score_answers(config, judge, sampler.codec, answered, check)
+    seconds = time.monotonic() - started
+    return distributed.by_main(
+        lambda: _write_chunk(config, answered, scores, folder, parents, seconds)
+    )
+
+
+def _write_chunk(
+    config: BestConfig,
+    answered: Answered,
+    scores: Tensor,
+    folder: Path,
+    parents: tuple[Parent, ...],
+    seconds: float,
+) -> Manifest:
     rows = best_rows(answered, scores)
     lines = [
         ScoredPrompt(prompt.id, prompt.split, tuple(of_prompt))
@@ -156,7 +172,7 @@ def _answer_chunk(
         ROWS: write_atomic(folder / ROWS, map(row_line, rows)),
         SCORES: write_atomic(folder / SCORES, map(row_line, lines)),
     }
-    figures = sample_figures(answered, time.monotonic() - started)
+    figures = sample_figures(answered, seconds)
     if rows:
         figures |= {"reward": float(scores.amax(1).mean()), "reward_of_one": float(scores.mean())}
     manifest = Manifest(

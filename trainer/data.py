@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from trainer import distributed
 from trainer.config import TrainOn
 from trainer.errors import DataError, IntegrityError
 from trainer.records import (
@@ -229,6 +230,21 @@ def micro_batches(
         rows += counts[item]
     if group:
         yield group
+
+
+def own_micro_batches(
+    widths: Sequence[int], limit: int, *, sequences: Sequence[int] | None = None
+) -> Iterator[list[int]]:
+    """``micro_batches`` of the items that are this process's; alone, of all.
+
+    A process may have none. What is computed from them is to be summed over processes.
+    """
+    counts = sequences or [1] * len(widths)
+    mine = distributed.own([width * count for width, count in zip(widths, counts, strict=True)])
+    for group in micro_batches(
+        [widths[i] for i in mine], limit, sequences=[counts[i] for i in mine]
+    ):
+        yield [mine[i] for i in group]
 
 
 class ExampleBatch(NamedTuple):

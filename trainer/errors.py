@@ -9,7 +9,8 @@
     |-- DiskFull            7   no space left
     |-- FolderBusy          8   another process writes this run's folder
     |-- Stopped             9   asked to stop (SIGTERM); a checkpoint was written
-    `-- ServerError        10   a generation server that is away, refuses, or answers nonsense
+    |-- ServerError        10   a generation server that is away, refuses, or answers nonsense
+    `-- PeerLost           11   another process of the same run ended
 
 Standard library only: the web side reads the codes.
 """
@@ -55,3 +56,7 @@ class Stopped(TrainerError):
 
 class ServerError(TrainerError):
     exit_code = 10
+
+
+class PeerLost(TrainerError):
+    exit_code = 11

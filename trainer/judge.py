@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from trainer import distributed
 from trainer.config import SFTConfig
 from trainer.data import Prompt, read_snapshot
 from trainer.errors import ConfigError
@@ -44,19 +45,22 @@ class Judge:
         ``check`` is called before every token and every batch of scores, and may raise.
         """
         config = self.config
-        answers = generate(
-            sampler_of(policy),
-            prompts=[prompt.ids for prompt in self.prompts],
-            keys=[f"valid/{prompt.id}" for prompt in self.prompts],
-            codec_end_ids=self.codec.end_ids,
-            pad_id=self.codec.pad_id,
-            seed=config.seed,
-            temperature=config.temperature,
-            max_new_tokens=config.eval_new_tokens,
-            batch=config.generate_batch,
-            stopped=self.codec.stopped if self.codec.stop is not None else None,
-            each_step=check,
-        )
+        mine = distributed.own([len(prompt.ids) for prompt in self.prompts])
+        with distributed.together():
+            drawn = generate(
+                sampler_of(policy),
+                prompts=[self.prompts[i].ids for i in mine],
+                keys=[f"valid/{self.prompts[i].id}" for i in mine],
+                codec_end_ids=self.codec.end_ids,
+                pad_id=self.codec.pad_id,
+                seed=config.seed,
+                temperature=config.temperature,
+                max_new_tokens=config.eval_new_tokens,
+                batch=config.generate_batch,
+                stopped=self.codec.stopped if self.codec.stop is not None else None,
+                each_step=check,
+            )
+        answers = distributed.whole(drawn, mine)
         count = len(answers)
         return {
             "valid_reward": float(self.scores(answers, check).mean()),

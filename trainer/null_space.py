@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from trainer.runtime import check_finite
+from trainer.runtime import check_finite, sum_gradients
 
 _DEPENDENT = 1e-5  # of its norm: a gradient with less outside the span of the others adds nothing
 
@@ -41,10 +41,11 @@ class NullSpace:
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Store the gradients that the weights hold, and clear them.
+        """Store the gradients that the weights hold, summed over processes, and clear them.
 
         One that depends on those stored before adds no row. NumericError if it is not finite.
         """
+        sum_gradients(self._weights)
         row = self.basis[self.size]
         for weight, span in zip(self._weights, self._spans, strict=True):
             row[span] = 0 if weight.grad is None else weight.grad.reshape(-1)

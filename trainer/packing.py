@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from trainer.data import Example, ExampleBatch, batch_examples, micro_batches
+from trainer.data import Example, ExampleBatch, batch_examples, own_micro_batches
 from trainer.stack import pad, pad_segments
 
 
@@ -55,7 +55,8 @@ def example_batches(
     *,
     pack_tokens: int | None = None,
 ) -> Iterator[ExampleBatch]:
-    """Micro-batches of at most ``micro_tokens`` padded tokens; together they hold every example.
+    """Micro-batches of at most ``micro_tokens`` padded tokens; together they hold every example,
+    those of all processes where there are several.
 
     With ``pack_tokens`` examples share rows of at most that many tokens.
     """
@@ -65,5 +66,5 @@ def example_batches(
     else:
         rows = first_fit(lengths, min(pack_tokens, micro_tokens))
     widths = [sum(lengths[i] for i in row) for row in rows]
-    for group in micro_batches(widths, micro_tokens):
+    for group in own_micro_batches(widths, micro_tokens):
         yield batch_packed([[examples[i] for i in rows[row]] for row in group], pad_id, device)

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import distributed, losses
 from trainer.actors import Actors, Progress
 from trainer.config import PPOConfig
-from trainer.data import Prompt, micro_batches, shuffled
+from trainer.data import Prompt, own_micro_batches, shuffled
 from trainer.models import LanguageModel, save_language_model, states_before, trainable
 from trainer.null_space import NullSpace
 from trainer.ppo_run import (
@@ -56,8 +56,9 @@ def run(config: PPOConfig, run: Run) -> None:
     progress = Progress(config, actors, Checkpoints(run.out, config, parents))  # those of now
     work = Work(config, run, actors, progress, prompts, text, null_space)
     figures = train(work)
-    save_language_model(config.policy, progress.result(), run.out / MODEL)
-    run.finish(run_manifest(work, parents, figures))
+    if distributed.is_main():
+        save_language_model(config.policy, progress.result(), run.out / MODEL)
+        run.finish(run_manifest(work, parents, figures))
 
 
 def train(work: Work) -> dict[str, float]:
@@ -128,23 +129,26 @@ def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
     tokenwise = [torch.zeros(mask.shape) for _ in range(4)]
     scores = torch.zeros(len(mask))
     actors.forget()
-    for rows in micro_batches(rollout.widths, config.micro_tokens):
-        if work.run.stop_requested:
-            raise Interrupted
-        batch = rollout.batch(rows, actors.codec.pad_id, actors.policy.stack.device)
-        lower, value_lower = actors.lowers_kept(rows, batch)
-        if done:
-            continue
-        sees: dict[str, Any] = {"lower": lower, "temperature": config.temperature}
-        policy = actors.policy.choices(*batch, **sees)
-        reference = actors.reference.logprobs(*batch, **sees)
-        values = actors.value.values(batch.tokens, lower=value_lower)[states_before(*batch)]
-        found = (policy.logprobs, policy.entropy, reference, values)
-        for whole, flat in zip(tokenwise, found, strict=True):
-            whole[rows] = align(flat.cpu(), mask[rows])
-        scores[rows] = actors.scores(rollout, prompts, rows, batch, value_lower).cpu()
+    with distributed.together():
+        for rows in own_micro_batches(rollout.widths, config.micro_tokens):
+            if work.run.stop_requested:
+                raise Interrupted
+            batch = rollout.batch(rows, actors.codec.pad_id, actors.policy.stack.device)
+            lower, value_lower = actors.lowers_kept(rows, batch)
+            if done:
+                continue
+            sees: dict[str, Any] = {"lower": lower, "temperature": config.temperature}
+            policy = actors.policy.choices(*batch, **sees)
+            reference = actors.reference.logprobs(*batch, **sees)
+            values = actors.value.values(batch.tokens, lower=value_lower)[states_before(*batch)]
+            found = (policy.logprobs, policy.entropy, reference, values)
+            for whole, flat in zip(tokenwise, found, strict=True):
+                whole[rows] = align(flat.cpu(), mask[rows])
+            scores[rows] = actors.scores(rollout, prompts, rows, batch, value_lower).cpu()
     if done:
         return Scored(**done)
+    for whole in (*tokenwise, scores):
+        distributed.add_up(whole)
     ended = torch.tensor(rollout.finished)
     scores = losses.end_scores(scores, ended, config.missing_end_score, config.missing_end_penalty)
     logprobs, entropy, references, state_values = tokenwise
@@ -213,7 +217,7 @@ def optimise(work: Work, rollout: Rollout, scored: Scored, shaped: Shaped) -> Up
         progress.meter.tokens += sum(rollout.widths[i] for i in rows) + sum(map(len, windows))
         figures |= dict(zip(("gradient_norm", "value_gradient_norm"), norms, strict=True))
         progress.after_step(figures | ({"null_space_kept": null_space.kept} if null_space else {}))
-        if work.run.stop_requested and progress.place < len(plan):
+        if work.run.stopping and progress.place < len(plan):
             pause(work, rollout, scored)
     progress.in_work = {}  # of these episodes; what follows asks about others
     steps = max(progress.place, 1)
@@ -234,7 +238,7 @@ def accumulate_gradients(
     config, actors, mask = work.config, work.actors, rollout.mask
     sums = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "approx_kl"), 0.0)
     tokens = int(mask[rows].sum())
-    for group in micro_batches([rollout.widths[i] for i in rows], config.micro_tokens):
+    for group in own_micro_batches([rollout.widths[i] for i in rows], config.micro_tokens):
         part = [rows[i] for i in group]
         batch = rollout.batch(part, actors.codec.pad_id, actors.policy.stack.device)
         lower, value_lower = actors.lowers_again(part, batch)
@@ -256,12 +260,13 @@ def accumulate_gradients(
         found = (policy.loss, value_loss, policy.clip_fraction, policy.approx_kl)
         for name, figure in zip(sums, found, strict=True):
             sums[name] += float(figure.detach())
-    pretrain = 0.0 if windows else math.nan
+    pretrain = 0.0
     for share in pretrain_losses(actors.policy, windows, actors.codec.pad_id, config.micro_tokens):
         (config.ptx_coef * share).backward()  # type: ignore[no-untyped-call]
         pretrain += float(share.detach())
-    check_finite(sum(sums.values()) + (pretrain if windows else 0.0), "loss")
-    return sums | {"pretrain_loss": pretrain}
+    sums = distributed.summed(sums | ({"pretrain_loss": pretrain} if windows else {}))
+    check_finite(sum(sums.values()), "loss")
+    return {"pretrain_loss": math.nan} | sums
 
 
 def pretrain_losses(
@@ -269,7 +274,7 @@ def pretrain_losses(
 ) -> Iterator[Tensor]:
     """Shares, one per micro-batch, of the mean next-token loss over windows of running text."""
     targets = sum(len(window) - 1 for window in windows)
-    for group in micro_batches([len(window) for window in windows], micro_tokens):
+    for group in own_micro_batches([len(window) for window in windows], micro_tokens):
         batch = pad([windows[i] for i in group], pad_id, policy.stack.device)
         predicted = batch.mask.clone()
         predicted[:, 0] = False
@@ -286,7 +291,8 @@ def null_space_of(
     policy, size = actors.policy, config.null_space_sequences
     null_space = NullSpace(trainable(policy.model).values(), config.null_space_gradients)
     for first in range(0, config.null_space_gradients * size, size):
-        run.check()
+        if run.stopping:
+            run.stop()
         windows = text.take(first, size)
         for share in pretrain_losses(policy, windows, actors.codec.pad_id, config.micro_tokens):
             share.backward()  # type: ignore[no-untyped-call]
@@ -352,9 +358,10 @@ def report(
     work.run.log(step=number, total=config.iterations, **figures)
     every = config.checkpoint_every
     due = progress.step // every > (progress.step - steps) // every
-    if (due or work.run.stop_requested) and not last:
+    stopping = work.run.stopping and not last
+    if stopping or (due and not last):
         progress.save()
-    if work.run.stop_requested and not last:
+    if stopping:
         work.run.stop()
     return figures
 
@@ -391,4 +398,4 @@ def remembered_loss(work: Work) -> dict[str, float]:
         return {}
     windows = work.text.take(0, config.null_space_gradients * config.null_space_sequences)
     shares = pretrain_losses(policy, windows, work.actors.codec.pad_id, config.micro_tokens)
-    return {"pretrain_loss": sum(map(float, shares))}
+    return {"pretrain_loss": distributed.total(sum(map(float, shares)))}

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import distributed, losses
 from trainer.config import PretrainConfig
-from trainer.data import epoch_batches, micro_batches, shuffled
+from trainer.data import epoch_batches, own_micro_batches, shuffled
 from trainer.errors import ConfigError, DataError
 from trainer.models import load_weights, trainable
 from trainer.objectives import Guess, Objective, batch_guesses, new_model, objective_of
@@ -95,7 +95,8 @@ def run(config: PretrainConfig, run: Run) -> None:
     parents = _parents(config)
     codec = Codec.load(config.model)
     trainee = Trainee(config, codec, Checkpoints(run.out, config, parents))
-    text = load_text(config, codec, trainee.objective, run.check)
+    with distributed.together():
+        text = load_text(config, codec, trainee.objective, run.check)
 
     per_epoch = -(-len(text.train) // config.batch)
     total = min(config.epochs * per_epoch, config.max_steps or sys.maxsize)
@@ -109,15 +110,17 @@ def run(config: PretrainConfig, run: Run) -> None:
         if trainee.step % config.valid_every == 0 or trainee.step == total:
             figures |= look(trainee, text.valid)
         run.log(step=trainee.step, total=total, epoch=epoch + 1, **figures)
-        if run.stop_requested or trainee.step % config.checkpoint_every == 0:
+        stopping = run.stopping
+        if stopping or trainee.step % config.checkpoint_every == 0:
             trainee.save()
-        if run.stop_requested:
+        if stopping:
             run.stop()
 
-    model = new_model(config)
-    load_weights(model, trainee.best or copied(trainee.weights))
-    save_model_folder(model, config.model, run.out / MODEL)
-    run.finish(_manifest(config, run, parents, trainee, text))
+    if distributed.is_main():
+        model = new_model(config)
+        load_weights(model, trainee.best or copied(trainee.weights))
+        save_model_folder(model, config.model, run.out / MODEL)
+        run.finish(_manifest(config, run, parents, trainee, text))
 
 
 def load_text(
@@ -170,7 +173,7 @@ def backward_loss(trainee: Trainee, guesses: Sequence[Guess]) -> float:
     for part in _shares(trainee, guesses):
         part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
-    return loss
+    return distributed.total(loss)
 
 
 @torch.no_grad()
@@ -181,16 +184,16 @@ def held_out_loss(trainee: Trainee, windows: Sequence[Sequence[int]]) -> float:
     trainee.objective.train(False)
     seed = trainee.config.seed
     guesses = [trainee.objective.guess(w, (seed, _VALID, i)) for i, w in enumerate(windows)]
-    return sum(float(part) for part in _shares(trainee, guesses))
+    return distributed.total(sum(float(part) for part in _shares(trainee, guesses)))
 
 
 def _shares(trainee: Trainee, guesses: Sequence[Guess]) -> Iterator[Tensor]:
-    """Each micro-batch's share of the mean over all targets, a scalar."""
+    """The share of each of this process's micro-batches in the mean over all targets, a scalar."""
     targets = sum(len(guess.targets) for guess in guesses)
     if targets == 0:
         raise DataError("The tokenizer knows none of this text: there is nothing to predict.")
     widths = [len(guess.ids) for guess in guesses]
-    for group in micro_batches(widths, trainee.config.micro_tokens):
+    for group in own_micro_batches(widths, trainee.config.micro_tokens):
         yield target_mean(trainee, [guesses[i] for i in group], targets)
 
 

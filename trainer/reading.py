@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from trainer import distributed
 from trainer.config import Precision
-from trainer.data import micro_batches
+from trainer.data import own_micro_batches
 from trainer.models import ScalarModel
 from trainer.records import Message
 from trainer.stack import compact, pad, pick_device
@@ -61,7 +62,10 @@ def score_ids(
 ) -> Tensor:
     """Scores [N] of N sequences; ``check`` is called before each micro-batch, and may raise."""
     scores = torch.zeros(len(ids))
-    for rows in micro_batches([len(sequence) for sequence in ids], micro_tokens):
-        check()
-        scores[rows] = model.scores(pad([ids[i] for i in rows], pad_id, model.stack.device)).cpu()
+    with distributed.together():
+        for rows in own_micro_batches([len(sequence) for sequence in ids], micro_tokens):
+            check()
+            tokens = pad([ids[i] for i in rows], pad_id, model.stack.device)
+            scores[rows] = model.scores(tokens).cpu()
+    distributed.add_up(scores)
     return scores

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import distributed, losses
 from trainer.config import RewardConfig
 from trainer.data import (
     Example,
@@ -27,7 +27,7 @@ from trainer.data import (
     epoch_batches,
     load_demonstrations,
     load_rankings,
-    micro_batches,
+    own_micro_batches,
 )
 from trainer.frozen import FrozenStates
 from trainer.models import ScalarModel, load_weights, save_reward_model, trainable
@@ -155,6 +155,8 @@ def run(config: RewardConfig, run: Run) -> None:
         results.append(train_fold(config, checkpoints, codec.pad_id, fold, valid, log))
     if results:
         found["folds"] = folds_report(results)
+    if not distributed.is_main():
+        return
     write_report(run.out, found)
     headlines = {k: v for k, v in found["overall"].items() if k != "rankings"}
     metrics |= headlines | {name: part for name, part in found.items() if name != "overall"}
@@ -186,8 +188,9 @@ def train_final(config: RewardConfig, run: Run, parents: Sequence[Parent], codec
     if data.folds and trainee.step % config.checkpoint_every != 0:
         trainee.save()  # a run killed in a fold goes on from here
     bias = 0.0 if data.demonstrations is None else -mean_score(trainee, data.demonstrations)
-    weights = copied(trainee.weights)
-    save_reward_model(config.model, weights, run.out / MODEL, bias=bias, pad_id=codec.pad_id)
+    if distributed.is_main():
+        weights = copied(trainee.weights)
+        save_reward_model(config.model, weights, run.out / MODEL, bias=bias, pad_id=codec.pad_id)
     metrics = trainee.meter.figures() | {"steps": trainee.step, "bias": bias}
     return Final(data, metrics, report(pairs, valid, config.modelled_tie))
 
@@ -202,15 +205,18 @@ def train_fold(
 ) -> dict[str, Any]:
     """Train a model without one labeler group and measure it; nothing of it stays but figures."""
     done = checkpoints.folder.with_name("result.json")
-    if done.is_file():
-        known: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+    known: dict[str, Any] | None = distributed.from_main(
+        json.loads(done.read_text(encoding="utf-8")) if done.is_file() else None
+    )
+    if known is not None:
         return known
     trainee = Trainee(config, checkpoints, pad_id)
     fit(trainee, fold.train, (), log)
     pairs = score_pairs(trainee.model, valid, pad_id, config.micro_tokens)
     result = fold_figures(fold, pairs, valid, trainee.config.modelled_tie)
-    write_atomic(done, [json.dumps(result, ensure_ascii=False), "\n"])
-    shutil.rmtree(checkpoints.folder, ignore_errors=True)
+    if distributed.is_main():
+        write_atomic(done, [json.dumps(result, ensure_ascii=False), "\n"])
+        shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return result
 
 
@@ -230,9 +236,10 @@ def fit(trainee: Trainee, train: Sequence[Ranking], valid: Sequence[Ranking], lo
             odds = losses.pair_log_odds(pairs.differences, trainee.config.modelled_tie)
             figures |= {k: v for k, v in pair_figures(odds).items() if k in HEADLINES}
         log(trainee.step, figures)
-        if run.stop_requested or trainee.step % config.checkpoint_every == 0:
+        stopping = run.stopping
+        if stopping or trainee.step % config.checkpoint_every == 0:
             trainee.save()
-        if run.stop_requested:
+        if stopping:
             run.stop()
     if pairs is None:  # a run resumed after its last step
         pairs = score_pairs(trainee.model, valid, trainee.pad_id, config.micro_tokens)
@@ -278,7 +285,7 @@ def backward_loss(
         ahead = (scores[:, :, None] - scores[:, None, :]).detach()[pairs]
         right += float((ahead > 0).sum()) + 0.5 * float((ahead == 0).sum())
         count += len(ahead)
-    return Trained(loss, right, count)
+    return Trained(*map(sum, zip(*distributed.gathered((loss, right, count)), strict=True)))
 
 
 def objective(
@@ -312,11 +319,11 @@ def _scores(
 
 
 def _micro(model: ScalarModel, rankings: Sequence[Ranking], limit: int) -> Iterator[list[int]]:
-    """Groups of whole rankings of at most ``limit`` padded tokens."""
+    """Groups of this process's whole rankings of at most ``limit`` padded tokens."""
     if model.stack.segments:
-        return micro_batches([ranking.tokens for ranking in rankings], limit)
+        return own_micro_batches([ranking.tokens for ranking in rankings], limit)
     widths = [max(len(answer.ids) for answer in ranking.answers) for ranking in rankings]
-    return micro_batches(widths, limit, sequences=[len(r.ranks) for r in rankings])
+    return own_micro_batches(widths, limit, sequences=[len(r.ranks) for r in rankings])
 
 
 # ---- what is measured on held-out rankings -------------------------------------------------------
@@ -331,18 +338,27 @@ def score_pairs(model: ScalarModel, rankings: Sequence[Ranking], pad_id: int, mi
         pairs = losses.untied_pairs(batch.ranks, batch.mask)
         differences.append((scores[:, :, None] - scores[:, None, :])[pairs].cpu())
         places.append(torch.tensor(group)[pairs.nonzero()[:, 0].cpu()])
-    return Pairs(torch.cat(differences), torch.cat(places))
+    return _together(distributed.gathered(Pairs(torch.cat(differences), torch.cat(places))))
+
+
+def _together(parts: Sequence[Pairs]) -> Pairs:
+    """The pairs of all processes, in the order of the rankings where there are several."""
+    if len(parts) == 1:
+        return parts[0]
+    differences, places = (torch.cat(part) for part in zip(*parts, strict=True))
+    order = places.argsort(stable=True)
+    return Pairs(differences[order], places[order])
 
 
 @torch.no_grad()
 def mean_score(trainee: Trainee, examples: Sequence[Example]) -> float:
     """Mean raw score of demonstrations."""
     total, model = 0.0, trainee.model
-    for group in micro_batches([len(e.ids) for e in examples], trainee.config.micro_tokens):
+    for group in own_micro_batches([len(e.ids) for e in examples], trainee.config.micro_tokens):
         batch = batch_examples([examples[i] for i in group], trainee.pad_id, model.stack.device)
         lower = model.stack.lower(batch.tokens)
         total += float(model.scores(batch.tokens, lower=lower).sum())
-    mean = total / len(examples) if examples else math.nan
+    mean = distributed.total(total) / len(examples) if examples else math.nan
     check_finite(mean, "mean score of the demonstrations")
     return mean
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from trainer import losses
+from trainer import distributed, losses
 from trainer.config import PPOConfig
 from trainer.data import ExampleBatch, Prompt, pad, shuffled
 from trainer.generate import Generated, generate
@@ -68,6 +68,9 @@ class Sampling(NamedTuple):
 class Generator(Protocol):
     """What draws answers by the policy's weights of now."""
 
+    def share(self, widths: Sequence[int]) -> list[int]:
+        """Places of the prompts that this process draws for; ``widths`` are their tokens."""
+
     def draw(
         self,
         prompts: Sequence[Sequence[int]],
@@ -87,6 +90,9 @@ class BuiltIn:
 
     def __init__(self, sampler: Any, refresh: Callable[[], None]) -> None:
         self._sampler, self._refresh = sampler, refresh
+
+    def share(self, widths: Sequence[int]) -> list[int]:
+        return distributed.own(widths)
 
     def draw(
         self,
@@ -120,8 +126,17 @@ def answer(
     how: Sampling,
     check: Callable[..., None],
 ) -> Rollout:
-    """One answer to each prompt, as ``Generator.draw`` says."""
-    drawn = generator.draw([prompt.ids for prompt in prompts], keys, codec, how, check)
+    """One answer to each prompt, as ``Generator.draw`` says, whichever process draws it."""
+    mine = generator.share([len(prompt.ids) for prompt in prompts])
+    with distributed.together():
+        drawn = (
+            generator.draw(
+                [prompts[i].ids for i in mine], [keys[i] for i in mine], codec, how, check
+            )
+            if mine
+            else []
+        )
+    drawn = distributed.whole(drawn, mine)
     said = [completion.logprobs for completion in drawn if completion.logprobs is not None]
     return Rollout(
         [prompt.ids for prompt in prompts],

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer import distributed
 from trainer.config import TrainConfig
 from trainer.errors import DiskFull, IntegrityError, NumericError
 from trainer.records import Parent
@@ -81,8 +82,10 @@ class Optimiser:
     def step(self, factor: float) -> list[float]:
         """One update at ``factor`` times the peak rates; returns each group's gradient norm.
 
-        Gradients are cleared. NumericError, with nothing changed, if one is not finite.
+        Of several processes each brings the gradients of its rows. Gradients are cleared.
+        NumericError, with nothing changed, if one is not finite.
         """
+        sum_gradients([parameter for group in self._groups for parameter in group])
         norms = [
             float(nn.utils.clip_grad_norm_(parameters, self._limit or math.inf))
             for parameters in self._groups
@@ -93,6 +96,37 @@ class Optimiser:
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         return norms
+
+
+_BUCKET = 1 << 25  # numbers that go over the wire at once: 128 MB in fp32
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Add up the processes' gradients, in each of them; where none has one, none is left."""
+    if distributed.size() == 1:
+        return
+    has = distributed.gathered([parameter.grad is not None for parameter in parameters])
+    bucket: list[Tensor] = []
+    for parameter, anywhere in zip(parameters, map(any, zip(*has, strict=True)), strict=True):
+        if not anywhere:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        like = not bucket or bucket[0].dtype == parameter.grad.dtype
+        if not like or sum(map(Tensor.numel, bucket)) + parameter.numel() > _BUCKET:
+            _sum_flat(bucket)
+            bucket = []
+        bucket.append(parameter.grad)
+    _sum_flat(bucket)
+
+
+def _sum_flat(bucket: Sequence[Tensor]) -> None:
+    if bucket:
+        flat = torch.cat([grad.reshape(-1) for grad in bucket])
+        distributed.add_up(flat)
+        for grad, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            grad.copy_(part.view_as(grad))
 
 
 def check_finite(value: float, what: str) -> None:
@@ -121,10 +155,13 @@ class Checkpoints:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after ``step`` optimiser steps; drop the oldest beyond ``keep``."""
+        state = state | {"identity": self._identity} | _random_states()
+        distributed.by_main(lambda: self._write(step, state))
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for left_over in self.folder.glob(".*.part"):
             left_over.unlink()
-        state = state | {"identity": self._identity, "random": _random_state()}
         needed, free = _size(state), shutil.disk_usage(self.folder).free
         if needed > 0.95 * free:
             raise DiskFull(
@@ -142,9 +179,14 @@ class Checkpoints:
             old.unlink()
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state, its random state put in place; None if there is none."""
-        paths = self._paths()
+        """The newest state, its random state put in place; None if there is none.
+
+        Where the random state of this process is not in it, because more processes go on than
+        wrote it, or there is none, all but the first begin a noise of their own.
+        """
+        paths = distributed.from_main(self._paths())
         if not paths:
+            _own_noise()
             return None
         try:
             state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)
@@ -158,22 +200,43 @@ class Checkpoints:
                 f"{self.folder} holds a checkpoint of other settings or parents."
                 " Give the run a new folder, or delete the checkpoints to start over."
             )
-        _set_random_state(state.pop("random"))
+        noises = [state.pop("random"), *state.pop("random_of_others", ())]
+        if distributed.rank() < len(noises):
+            _set_random_state(noises[distributed.rank()])
+        else:
+            _own_noise(int(paths[-1].stem))
         return state
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.pt"))
 
 
+def _random_states() -> dict[str, Any]:
+    """Of this process and, where there are several, of all."""
+    first, *others = distributed.gathered(_random_state())
+    return {"random": first} | ({"random_of_others": others} if others else {})
+
+
 def _random_state() -> dict[str, Any]:
-    accelerators = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    accelerators = []
+    if torch.cuda.is_available():
+        alone = distributed.size() == 1
+        accelerators = torch.cuda.get_rng_state_all() if alone else [torch.cuda.get_rng_state()]
     return {"cpu": torch.get_rng_state(), "cuda": accelerators}
 
 
 def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
+    if len(state["cuda"]) == 1:
+        torch.cuda.set_rng_state(state["cuda"][0])
+    elif state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _own_noise(step: int = 0) -> None:
+    """Dropout of each process but the first unlike that of the first."""
+    if distributed.rank() > 0:
+        torch.manual_seed(torch.initial_seed() + (step << 16) + distributed.rank())
 
 
 def _size(state: Any) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainer import distributed
 from trainer.config import SampleConfig
 from trainer.errors import DataError, ModelError
 from trainer.generate import generate, load_generator
@@ -62,13 +63,16 @@ def run(config: SampleConfig, run: Run) -> None:
     done: list[Manifest] = []
     for number, chunk in enumerate(chunks):
         folder = run.out / "chunks" / f"{number:04d}"
-        if (folder / MANIFEST).is_file():
+        if distributed.from_main((folder / MANIFEST).is_file()):
             done.append(read_manifest(folder))
             continue
-        run.check()
+        if run.stopping:
+            run.stop()
         sampler = sampler or load_sampler(config)
         done.append(_answer_chunk(config, sampler, chunk, folder, parents, run.check))
         run.log(step=number + 1, total=len(chunks), **done[-1].metrics, answers=done[-1].rows)
+    if not distributed.is_main():
+        return
     metrics = summed_figures(done)
     run.finish(
         Manifest(
@@ -110,20 +114,24 @@ def draw_answers(
     encoded = [(row, sampler.codec.encode_prompt(row.prompt)) for row in prompts]
     short = [(row, ids) for row, ids in encoded if len(ids) <= sampler.longest_prompt]
     names = [(row, index) for row, _ in short for index in range(config.k)]
-    completions = generate(
-        sampler.model,
-        prompts=[ids for _, ids in short],
-        keys=[f"{row.id}/{index}" for row, index in names],
-        codec_end_ids=sampler.codec.end_ids,
-        pad_id=sampler.codec.pad_id,
-        seed=config.seed,
-        temperature=config.temperature,
-        max_new_tokens=config.max_new_tokens,
-        batch=config.batch,
-        answers=config.k,
-        stopped=sampler.codec.stopped if sampler.codec.stop is not None else None,
-        each_step=check,
-    )
+    mine = distributed.own([len(ids) for _, ids in short])
+    with distributed.together():
+        drawn = generate(
+            sampler.model,
+            prompts=[short[i][1] for i in mine],
+            keys=[f"{short[i][0].id}/{index}" for i in mine for index in range(config.k)],
+            codec_end_ids=sampler.codec.end_ids,
+            pad_id=sampler.codec.pad_id,
+            seed=config.seed,
+            temperature=config.temperature,
+            max_new_tokens=config.max_new_tokens,
+            batch=config.batch,
+            answers=config.k,
+            stopped=sampler.codec.stopped if sampler.codec.stop is not None else None,
+            each_step=check,
+        )
+    places = [i * config.k + index for i in mine for index in range(config.k)]
+    completions = distributed.whole(drawn, places)
     rows = [
         SampleRow(
             prompt_id=row.id,
@@ -151,6 +159,17 @@ def _answer_chunk(
     """Draw the answers of one chunk and write its folder, the manifest last."""
     started = time.monotonic()
     answered = draw_answers(config, sampler, prompts, check)
+    seconds = time.monotonic() - started
+    return distributed.by_main(lambda: _write_chunk(config, answered, folder, parents, seconds))
+
+
+def _write_chunk(
+    config: SampleConfig,
+    answered: Answered,
+    folder: Path,
+    parents: tuple[Parent, ...],
+    seconds: float,
+) -> Manifest:
     digest = write_atomic(folder / ROWS, map(row_line, answered.rows))
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -160,7 +179,7 @@ def _answer_chunk(
         files={ROWS: digest},
         parents=parents,
         settings=_settings(config),
-        metrics=sample_figures(answered, time.monotonic() - started),
+        metrics=sample_figures(answered, seconds),
     )
     write_manifest(folder, manifest)
     return manifest

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import losses
+from trainer import distributed, losses
 from trainer.config import SFTConfig
 from trainer.data import Example, ExampleBatch
 from trainer.dropout import set_residual_dropout
@@ -120,14 +120,16 @@ def run(config: SFTConfig, run: Run) -> None:
                 run.stop()
         run.log(step=trainee.step, total=total, epoch=epoch, **trainee.figures, **looked)
         trainee.figures = {}
-        if run.stop_requested or trainee.step % config.checkpoint_every == 0:
+        stopping = run.stopping
+        if stopping or trainee.step % config.checkpoint_every == 0:
             trainee.save()
-        if run.stop_requested:
+        if stopping:
             run.stop()
 
-    kept = trainee.best or copied(trainee.weights)
-    save_language_model(config.model, kept, run.out / MODEL)
-    run.finish(_manifest(config, run, parents, trainee, data, notes))
+    if distributed.is_main():
+        kept = trainee.best or copied(trainee.weights)
+        save_language_model(config.model, kept, run.out / MODEL)
+        run.finish(_manifest(config, run, parents, trainee, data, notes))
 
 
 # ---- one step -----------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ def backward_loss(
         part = token_mean(model, batch, targets)
         part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
-    return loss
+    return distributed.total(loss)
 
 
 def token_mean(model: LanguageModel, batch: ExampleBatch, targets: int) -> torch.Tensor:
@@ -211,10 +213,12 @@ def validation_loss(
         return math.nan
     model.stack.train(False)
     targets, loss, device = count_targets(examples), 0.0, model.stack.device
-    for batch in example_batches(examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens):
-        check()
-        loss += float(token_mean(model, batch, targets))
-    return loss
+    batches = example_batches(examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens)
+    with distributed.together():
+        for batch in batches:
+            check()
+            loss += float(token_mean(model, batch, targets))
+    return distributed.total(loss)
 
 
 def look(

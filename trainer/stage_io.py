@@ -20,8 +20,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
+from trainer import distributed
 from trainer.errors import DiskFull, FolderBusy, IntegrityError, Stopped, TrainerError
 from trainer.records import (
     MANIFEST,
@@ -46,7 +47,8 @@ class Run:
     """One run folder while its stage writes it.
 
     ``stop_requested`` turns true on SIGTERM (or the first Ctrl-C): the stage then writes a
-    checkpoint and calls ``stop``. ``finished`` says that the manifest was already there.
+    checkpoint and calls ``stop``. Of several processes each has its own, and they agree by
+    ``stopping``; the first alone writes. ``finished`` says that the manifest was already there.
     """
 
     def __init__(self, out: Path) -> None:
@@ -63,10 +65,13 @@ class Run:
         step or beyond, so that no step is there twice. Figures that are not finite become null.
         """
         if self._last_step is None:
-            self._drop_from(step)
+            if distributed.is_main():
+                self._drop_from(step)
         elif step <= self._last_step:
             raise ValueError(f"step {step} was logged after step {self._last_step}")
         self._last_step = step
+        if not distributed.is_main():
+            return
         figures = {name: _plain(value) for name, value in values.items()}
         line = {"step": step, "total": total, "time": round(time.time(), 3), "values": figures}
         data = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -88,6 +93,11 @@ class Run:
                     if isinstance(line, dict) and isinstance(line.get("step"), int):
                         found.append(line)
         return found
+
+    @property
+    def stopping(self) -> bool:
+        """Whether any process of the run was asked to stop: all must look together."""
+        return distributed.any_of(self.stop_requested)
 
     def stop(self) -> NoReturn:
         """End here, after the checkpoint was written, because SIGTERM asked for it."""
@@ -137,20 +147,12 @@ def open_run(out: str | Path) -> Iterator[Run]:
     """
     out = Path(out)
     die_with_parent()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("a")
-    except OSError as error:
-        raise _translated(error, out) or TrainerError(
-            f"The run folder {out} cannot be written: {error.strerror}."
-        ) from None
+    with distributed.together():
+        lock = _locked(out) if distributed.is_main() else contextlib.nullcontext()
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderBusy(f"Another process is writing {out}; wait until it ends.") from None
         run = Run(out)
-        if not run.finished:
+        run.finished = distributed.from_main(run.finished)
+        if not run.finished and distributed.is_main():
             (out / ERROR).unlink(missing_ok=True)
         try:
             with _stop_signals(run):
@@ -167,6 +169,23 @@ def open_run(out: str | Path) -> Iterator[Run]:
             raise known from error
         finally:
             run.close()
+
+
+def _locked(out: Path) -> IO[str]:
+    """The run folder's lock, held until it is closed."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("a")
+    except OSError as error:
+        raise _translated(error, out) or TrainerError(
+            f"The run folder {out} cannot be written: {error.strerror}."
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise FolderBusy(f"Another process is writing {out}; wait until it ends.") from None
+    return lock
 
 
 @contextlib.contextmanager
@@ -186,7 +205,11 @@ def _stop_signals(run: Run) -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """On Linux, be killed when the process that LABELAPP_PARENT_PID names, our parent, dies."""
+    """On Linux, be killed when the process that LABELAPP_PARENT_PID names, our parent, dies;
+    one of several, when their launcher does, which starts each in a session of its own.
+    """
+    if distributed.launched() and sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     named = os.environ.get(PARENT_VARIABLE, "")
     if not named.isdecimal() or not sys.platform.startswith("linux"):
         return
@@ -216,6 +239,8 @@ def _translated(error: BaseException, out: Path) -> TrainerError | None:
 
 
 def _write_error(out: Path, error: TrainerError) -> None:
+    if not distributed.is_main():
+        return
     plain = {"code": error.exit_code, "message": str(error)}
     try:
         write_atomic(out / ERROR, [json.dumps(plain, ensure_ascii=False), "\n"])

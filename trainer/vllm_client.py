@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from trainer import distributed
 from trainer.config import PPOConfig
 from trainer.errors import DiskFull, ServerError
 from trainer.generate import Generated
@@ -70,6 +71,10 @@ class VLLM:
         self._weights, self._parent = Path(str(config.vllm_weights)).absolute(), config.policy
         self._sampler, self._refresh = sampler, refresh
         self._model = ""  # its name on the server
+
+    def share(self, widths: Sequence[int]) -> list[int]:
+        """All of them in the first of several processes: the server is one."""
+        return list(range(len(widths))) if distributed.is_main() else []
 
     def draw(
         self,
