@@ -7,7 +7,7 @@ batch, R is its longest answer, and tensors of answers align at column 0: [B, R]
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -18,8 +18,7 @@ from trainer import distributed, losses
 from trainer.actors import Actors, Progress
 from trainer.config import PPOConfig
 from trainer.data import Prompt, own_micro_batches, shuffled
-from trainer.models import LanguageModel, save_language_model, states_before, trainable
-from trainer.null_space import NullSpace
+from trainer.models import save_language_model, states_before
 from trainer.ppo_run import (
     Interrupted,
     Work,
@@ -30,7 +29,7 @@ from trainer.ppo_run import (
     run_parents,
     watch,
 )
-from trainer.pretrain_text import PretrainText
+from trainer.pretrain_mix import null_space_of, pretrain_losses, remembered_loss
 from trainer.rollout import (
     Rollout,
     Sampling,
@@ -41,7 +40,6 @@ from trainer.rollout import (
     importance_weights,
 )
 from trainer.runtime import Checkpoints, check_finite, warm_up
-from trainer.stack import pad
 from trainer.stage_io import MODEL, Run, set_threads
 
 
@@ -269,37 +267,6 @@ def accumulate_gradients(
     return {"pretrain_loss": math.nan} | sums
 
 
-def pretrain_losses(
-    policy: LanguageModel, windows: Sequence[list[int]], pad_id: int, micro_tokens: int
-) -> Iterator[Tensor]:
-    """Shares, one per micro-batch, of the mean next-token loss over windows of running text."""
-    targets = sum(len(window) - 1 for window in windows)
-    for group in own_micro_batches([len(window) for window in windows], micro_tokens):
-        batch = pad([windows[i] for i in group], pad_id, policy.stack.device)
-        predicted = batch.mask.clone()
-        predicted[:, 0] = False
-        logprobs = policy.logprobs(batch, predicted, lower=policy.stack.lower(batch))
-        yield losses.token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), targets)
-
-
-def null_space_of(
-    config: PPOConfig, run: Run, actors: Actors, text: PretrainText | None
-) -> NullSpace | None:
-    """Gradients of the pretraining loss at the policy's weights, for steps that avoid them."""
-    if config.against_forgetting != "null_space" or text is None:
-        return None
-    policy, size = actors.policy, config.null_space_sequences
-    null_space = NullSpace(trainable(policy.model).values(), config.null_space_gradients)
-    for first in range(0, config.null_space_gradients * size, size):
-        if run.stopping:
-            run.stop()
-        windows = text.take(first, size)
-        for share in pretrain_losses(policy, windows, actors.codec.pad_id, config.micro_tokens):
-            share.backward()  # type: ignore[no-untyped-call]
-        null_space.remember()
-    return null_space
-
-
 def _minibatches(config: PPOConfig, episodes: int, iteration: int) -> list[list[int]]:
     """Rows of each optimiser step of a rollout batch, shuffled anew in each epoch."""
     size, plan = config.minibatch, []
@@ -388,14 +355,3 @@ def evaluate(work: Work) -> dict[str, float]:
         progress.consider(objective)
         figures |= {"valid_objective": objective, "best_iteration": progress.best["iteration"]}
     return figures
-
-
-@torch.no_grad()
-def remembered_loss(work: Work) -> dict[str, float]:
-    """With a null space, the pretraining loss over the text whose gradients it stores."""
-    config, policy = work.config, work.actors.policy
-    if work.null_space is None or work.text is None:
-        return {}
-    windows = work.text.take(0, config.null_space_gradients * config.null_space_sequences)
-    shares = pretrain_losses(policy, windows, work.actors.codec.pad_id, config.micro_tokens)
-    return {"pretrain_loss": distributed.total(sum(map(float, shares)))}

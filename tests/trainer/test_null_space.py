@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.trainer.snapshots import write_all
 from tests.trainer.test_ppo import Scene, reward_model, settings, train
-from trainer import ppo
+from trainer import ppo, pretrain_mix
 from trainer.errors import ConfigError, NumericError
 from trainer.models import trainable
 from trainer.null_space import NullSpace
@@ -96,14 +96,14 @@ class Stored:
         self.policy, self.text = work.actors.policy, work.text
         self.weights = trainable(self.policy.model)
         self.start = {name: w.detach().clone() for name, w in self.weights.items()}
-        space = ppo.null_space_of(config, work.run, work.actors, self.text)
+        space = pretrain_mix.null_space_of(config, work.run, work.actors, self.text)
         assert space is not None and space.size == 3
         self.space = space
 
     def loss(self, number: int) -> Tensor:
         """The pretraining loss whose gradient is stored as ``number``."""
         windows = self.text.take(2 * number, 2)
-        return torch.stack(list(ppo.pretrain_losses(self.policy, windows, 0, 4096))).sum()
+        return torch.stack(list(pretrain_mix.pretrain_losses(self.policy, windows, 0, 4096))).sum()
 
     def gradient(self, number: int) -> Tensor:
         self.loss(number).backward()
@@ -234,10 +234,10 @@ def test_the_null_space_forgets_less_than_plain_ppo(
             )
         ).work
         windows = after.text.take(0, 48)
-        shares = ppo.pretrain_losses(after.actors.policy, windows, 0, 4096)
+        shares = pretrain_mix.pretrain_losses(after.actors.policy, windows, 0, 4096)
         found[way] = sum(float(share.detach()) for share in shares)
     start = Scene(settings(tmp_path / "start", folders)).work
-    shares = ppo.pretrain_losses(start.actors.policy, start.text.take(0, 48), 0, 4096)
+    shares = pretrain_mix.pretrain_losses(start.actors.policy, start.text.take(0, 48), 0, 4096)
     before = sum(float(share.detach()) for share in shares)
     assert abs(found["null_space"] - before) < abs(found["none"] - before)
 

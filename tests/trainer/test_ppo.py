@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.trainer.snapshots import write_all
 from tests.trainer.tiny import build_tiny
-from trainer import losses, ppo
+from trainer import losses, ppo, pretrain_mix
 from trainer.actors import OTHER_TOKENIZER, Actors, Progress
 from trainer.config import PPOConfig
 from trainer.data import Prompt, load_prompts
@@ -20,7 +20,7 @@ from trainer.pretrain_text import PretrainText
 from trainer.records import read_manifest
 from trainer.rollout import Rollout, align
 from trainer.runtime import Checkpoints
-from trainer.stack import Padded, Stack
+from trainer.stack import Padded, Stack, pad
 from trainer.stage_io import Run, open_run
 
 CPU = torch.device("cpu")
@@ -195,7 +195,7 @@ def test_scores_do_not_depend_on_the_micro_batch(tmp_path: Path, folders: dict[s
 def test_the_gradient_is_that_of_ppo_plus_gamma_times_that_of_the_text(scene: Scene) -> None:
     rows, windows = [0, 2, 5, 7], scene.work.text.take(0, 4)  # type: ignore[union-attr]
     both, alone = scene.gradients(rows, windows), scene.gradients(rows, [])
-    for share in ppo.pretrain_losses(scene.work.actors.policy, windows, 0, 4096):
+    for share in pretrain_mix.pretrain_losses(scene.work.actors.policy, windows, 0, 4096):
         share.backward()  # type: ignore[no-untyped-call]
     gamma = scene.work.config.ptx_coef
     assert gamma == 27.8
@@ -207,7 +207,7 @@ def test_the_gradient_is_that_of_ppo_plus_gamma_times_that_of_the_text(scene: Sc
 
 def test_the_text_loss_is_the_mean_over_predicted_tokens(scene: Scene) -> None:
     policy, windows = scene.work.actors.policy, [[5, 9, 7, 3], [8, 1]]
-    got = sum(float(s.detach()) for s in ppo.pretrain_losses(policy, windows, 0, 1))
+    got = sum(float(s.detach()) for s in pretrain_mix.pretrain_losses(policy, windows, 0, 1))
     total = 0.0
     for window in windows:
         ids = torch.tensor([window])
@@ -298,7 +298,7 @@ def test_a_reward_model_of_another_tokenizer_reads_the_text_again(
         ids = codec.encode_prompt(scene.prompts[row].row.prompt) + codec.encode_completion(
             text, ended=scene.rollout.finished[row]
         )
-        want = actors.reward.scores(ppo.pad([ids], codec.pad_id, CPU))
+        want = actors.reward.scores(pad([ids], codec.pad_id, CPU))
         torch.testing.assert_close(scene.scored.scores[row : row + 1], want, atol=1e-5, rtol=1e-5)
 
 

@@ -1,0 +1,59 @@
+"""Running text beside PPO: its loss in the mix, and the gradients of it that updates keep away from."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from trainer import distributed, losses
+from trainer.actors import Actors
+from trainer.config import PPOConfig
+from trainer.data import own_micro_batches
+from trainer.models import LanguageModel, trainable
+from trainer.null_space import NullSpace
+from trainer.ppo_run import Work
+from trainer.pretrain_text import PretrainText
+from trainer.stack import pad
+from trainer.stage_io import Run
+
+
+def pretrain_losses(
+    policy: LanguageModel, windows: Sequence[list[int]], pad_id: int, micro_tokens: int
+) -> Iterator[Tensor]:
+    """Shares, one per micro-batch, of the mean next-token loss over windows of running text."""
+    targets = sum(len(window) - 1 for window in windows)
+    for group in own_micro_batches([len(window) for window in windows], micro_tokens):
+        batch = pad([windows[i] for i in group], pad_id, policy.stack.device)
+        predicted = batch.mask.clone()
+        predicted[:, 0] = False
+        logprobs = policy.logprobs(batch, predicted, lower=policy.stack.lower(batch))
+        yield losses.token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), targets)
+
+
+def null_space_of(
+    config: PPOConfig, run: Run, actors: Actors, text: PretrainText | None
+) -> NullSpace | None:
+    """Gradients of the pretraining loss at the policy's weights, for steps that avoid them."""
+    if config.against_forgetting != "null_space" or text is None:
+        return None
+    policy, size = actors.policy, config.null_space_sequences
+    null_space = NullSpace(trainable(policy.model).values(), config.null_space_gradients)
+    for first in range(0, config.null_space_gradients * size, size):
+        if run.stopping:
+            run.stop()
+        windows = text.take(first, size)
+        for share in pretrain_losses(policy, windows, actors.codec.pad_id, config.micro_tokens):
+            share.backward()  # type: ignore[no-untyped-call]
+        null_space.remember()
+    return null_space
+
+
+@torch.no_grad()
+def remembered_loss(work: Work) -> dict[str, float]:
+    """With a null space, the pretraining loss over the text whose gradients it stores."""
+    config, policy = work.config, work.actors.policy
+    if work.null_space is None or work.text is None:
+        return {}
+    windows = work.text.take(0, config.null_space_gradients * config.null_space_sequences)
+    shares = pretrain_losses(policy, windows, work.actors.codec.pad_id, config.micro_tokens)
+    return {"pretrain_loss": distributed.total(sum(map(float, shares)))}
