@@ -201,8 +201,9 @@ def optimise(work: Work, rollout: Rollout, scored: Scored, shaped: Shaped) -> Up
 
     The update ends before a step whose minibatch says that the policy is too far away already.
     """
-    config, progress, null_space = work.config, work.progress, work.null_space
-    factor = warm_up(progress.iteration, config.warmup)
+    config, progress = work.config, work.progress
+    null_space = work.null_space if learns(work) else None
+    factor = rate_factor(work)
     plan = _minibatches(config, len(rollout.answers), progress.iteration)
     for rows in plan[progress.place :]:
         windows = _windows(work, len(rows))
@@ -220,6 +221,20 @@ def optimise(work: Work, rollout: Rollout, scored: Scored, shaped: Shaped) -> Up
     progress.in_work = {}  # of these episodes; what follows asks about others
     steps = max(progress.place, 1)
     return Update(*(progress.sums.get(name, math.nan) / steps for name in Update._fields))
+
+
+def learns(work: Work) -> bool:
+    """Whether the policy is trained in this rollout batch: in the first ones the value model may
+    learn alone (``value_warmup``), because the reward model that it starts from says nothing of
+    unfinished answers.
+    """
+    return work.progress.iteration >= work.config.value_warmup
+
+
+def rate_factor(work: Work) -> float:
+    """What the learning rates of this rollout batch are multiplied by."""
+    batches = work.progress.iteration - work.config.value_warmup
+    return warm_up(batches, work.config.warmup) if learns(work) else 1.0
 
 
 def accumulate_gradients(
@@ -244,20 +259,23 @@ def accumulate_gradients(
             whole[part].to(batch.tokens.ids.device)
             for whole in (mask, scored.logprobs, shaped.advantages, scored.values, shaped.returns)
         )
+        values = actors.value.values(batch.tokens, lower=value_lower)[states_before(*batch)]
+        value_loss = losses.value_loss(
+            align(values, real), old_values, returns, real, config.value_clip, tokens
+        )
+        (config.value_coef * value_loss).backward()  # type: ignore[no-untyped-call]
+        sums["value_loss"] += float(value_loss.detach())
+        if not learns(work):
+            continue
         logprobs = actors.policy.logprobs(*batch, lower=lower, temperature=config.temperature)
         weights = None if scored.weights is None else scored.weights[part].to(real.device)
         policy = losses.policy_loss(
             align(logprobs, real), old, advantages, real, config.clip, tokens, weights
         )
         policy.loss.backward()  # type: ignore[no-untyped-call]
-        values = actors.value.values(batch.tokens, lower=value_lower)[states_before(*batch)]
-        value_loss = losses.value_loss(
-            align(values, real), old_values, returns, real, config.value_clip, tokens
-        )
-        (config.value_coef * value_loss).backward()  # type: ignore[no-untyped-call]
-        found = (policy.loss, value_loss, policy.clip_fraction, policy.approx_kl)
-        for name, figure in zip(sums, found, strict=True):
-            sums[name] += float(figure.detach())
+        sums["policy_loss"] += float(policy.loss.detach())
+        sums["clip_fraction"] += float(policy.clip_fraction)
+        sums["approx_kl"] += float(policy.approx_kl)
     pretrain = 0.0
     for share in pretrain_losses(actors.policy, windows, actors.codec.pad_id, config.micro_tokens):
         (config.ptx_coef * share).backward()  # type: ignore[no-untyped-call]
@@ -279,7 +297,7 @@ def _minibatches(config: PPOConfig, episodes: int, iteration: int) -> list[list[
 def _windows(work: Work, episodes: int) -> list[list[int]]:
     """The pretraining sequences of the next optimiser step."""
     config = work.config
-    if work.text is None or not config.mixes:
+    if work.text is None or not config.mixes or not learns(work):
         return []
     first = math.ceil(config.minibatch * config.ptx_per_episode) * work.progress.step
     return work.text.take(first, max(1, round(episodes * config.ptx_per_episode)))
@@ -306,7 +324,7 @@ def report(
         "end_rate": sum(rollout.finished) / len(rollout.finished),
         "response_length": float(mask.sum(1).float().mean()),
         **generator_figures(rollout, scored.logprobs, scored.weights),
-        "learning_rate": config.learning_rate * warm_up(progress.iteration, config.warmup),
+        "learning_rate": config.learning_rate * rate_factor(work) if learns(work) else 0.0,
         "episodes_per_second": number * config.batch / seconds,
         "tokens_per_second": progress.meter.tokens / seconds,
     }

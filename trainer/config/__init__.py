@@ -64,7 +64,7 @@ _POSITIVE = {
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale", "missing_end_penalty",
-    "frozen_states_mb",
+    "frozen_states_mb", "value_warmup",
 }  # fmt: skip
 
 

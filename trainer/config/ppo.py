@@ -75,6 +75,8 @@ class PPOConfig(TrainConfig):
     """Tokens per pretraining sequence."""
     warmup: int = 10
     """Rollout batches over which the learning rate rises from a tenth of its peak."""
+    value_warmup: int = 0
+    """Rollout batches, the first ones, in which the value model learns alone; the paper has none."""
     ema_decay: float = 0.992
     """Exponential moving average of the policy, saved as the model; 0 saves the last weights."""
     generate_batch: int = 64
