@@ -155,6 +155,35 @@ def test_a_stop_before_the_first_step_changes_nothing_and_has_no_figures(
     assert scene.work.progress.step > 0
 
 
+# ---- the value model alone --------------------------------------------------------------------------
+
+
+def test_the_value_model_learns_alone_in_the_first_rollout_batches(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    """Its gradients are those that it has beside the policy's; then both learn as ever."""
+    found = []
+    for warmup in (0, 1):
+        scene = Scene(settings(tmp_path / str(warmup), folders, value_warmup=warmup))
+        windows = ppo._windows(scene.work, 3)
+        assert bool(windows) is (warmup == 0)
+        found.append(scene.gradients([5, 0, 3], windows))
+    both, alone = found
+    assert {name for name in both if name.startswith("value.")} == set(alone)
+    assert all(torch.equal(gradient, both[name]) for name, gradient in alone.items())
+
+    lines = train(settings(tmp_path / "run", folders, value_warmup=1, warmup=2))
+    assert [line["learning_rate"] for line in lines] == [0.0, pytest.approx(1e-4)]
+    assert ["pretrain_loss" in line for line in lines] == [False, True]
+
+
+def test_until_then_the_policy_stays_where_it_was(tmp_path: Path, folders: dict[str, Path]) -> None:
+    train(settings(tmp_path / "run", folders, value_warmup=2))
+    start = load_file(folders["policy"] / "model.safetensors")
+    end = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert all(torch.equal(end[name], tensor) for name, tensor in start.items())
+
+
 # ---- the best weights -----------------------------------------------------------------------------
 
 
