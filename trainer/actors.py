@@ -17,7 +17,24 @@ from torch.nn.utils.rnn import pad_sequence
 from trainer import distributed, losses
 from trainer.config import PPOConfig
 from trainer.data import ExampleBatch, Prompt
-from trainer.models import LanguageModel, ScalarModel, load_weights, sampler_of, trainable
+from trainer.models import (
+    LanguageModel,
+    ScalarModel,
+    equip,
+    load_weights,
+    sampler_of,
+    trainable,
+    trained,
+)
+from trainer.one_backbone import (
+    LOADED_WHOLE,
+    Cast,
+    policy_and_reference,
+    reward_adapter,
+    with_foreign_reward,
+    with_reward_adapter,
+    with_whole_reward,
+)
 from trainer.reading import Reader
 from trainer.rollout import BuiltIn, Generator, Rollout
 from trainer.runtime import Checkpoints, Meter, Optimiser, copied
@@ -42,16 +59,28 @@ class Actors:
     """Policy, reference, value model and reward model."""
 
     def __init__(self, config: PPOConfig) -> None:
-        device = pick_device()
-        frozen, precision = config.freeze_layers, config.precision
         self.codec, self.reward_codec = Codec.load(config.policy), Codec.load(config.reward)
+        self.reads_tokens = self.codec.fingerprint == self.reward_codec.fingerprint
+        self.notes: tuple[str, ...] = ()
+        if config.lora_rank:
+            self._load_adapted(config, pick_device())
+        else:
+            self._load_whole(config, pick_device())
+        self.reader = Reader(self.codec, self.reward_codec, self.reward.stack.positions)
+        self.sampler = sampler_of(self.policy)
+        self.generator: Generator = BuiltIn(self.sampler, self.refresh_sampler)
+        if config.generator == "vllm":
+            self.generator = VLLM(config, self.sampler, self.refresh_sampler)
+        # in each epoch the rows are dealt to the processes anew
+        self.keeps = config.keep_frozen_states and distributed.size() == 1
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def _load_whole(self, config: PPOConfig, device: torch.device) -> None:
+        """Four models, of which only what is frozen is held once."""
+        frozen, precision = config.freeze_layers, config.precision
         self.policy = LanguageModel.load(config.policy, frozen, precision, device)
         self.reference = self.policy.frozen_copy()
-        self.reads_tokens = self.codec.fingerprint == self.reward_codec.fingerprint
-        below = frozen if self.reads_tokens else 0
-        reward = ScalarModel.load(config.reward, below, precision, device)
-        self.notes: tuple[str, ...] = ()
-        self.starts_value = self.reads_tokens and not reward.stack.bidirectional
+        reward = self._load_reward(config, device)
         if self.starts_value:
             self.shares = self.policy.stack.equals_below(reward.stack)
             if self.shares:
@@ -60,21 +89,52 @@ class Actors:
         else:
             self.shares = False
             self.reward = reward.frozen_copy()
-            self.value = ScalarModel.fresh(
-                config.policy, frozen, precision, device, pad_id=self.codec.pad_id, seed=config.seed
-            )
+            self.value = self._fresh_value(config, device)
+        for model in (self.policy, self.reference, self.value, self.reward):
+            equip(model, config)
+
+    def _load_adapted(self, config: PPOConfig, device: torch.device) -> None:
+        """The four with LoRA: one model in memory, or two."""
+        pair, folder = policy_and_reference(config, device), reward_adapter(config)
+        if folder is not None:
+            self.starts_value = True
+            cast = with_reward_adapter(config, *pair, folder)
+        else:
+            cast = self._cast_of(config, pair, device)
+            self.notes = (*self.notes, LOADED_WHOLE)
+        self.policy, self.reference, self.value, self.reward, self.shares = cast
+
+    def _cast_of(
+        self, config: PPOConfig, pair: tuple[LanguageModel, LanguageModel], device: torch.device
+    ) -> Cast:
+        reward = self._load_reward(config, device)
+        if self.starts_value:
+            return with_whole_reward(config, *pair, reward)
+        head = self._fresh_value(config, device).head
+        return with_foreign_reward(config, *pair, reward, head)
+
+    def _load_reward(self, config: PPOConfig, device: torch.device) -> ScalarModel:
+        """The reward model; says whether the value model can start from it, and notes if not."""
+        below = config.freeze_layers if self.reads_tokens else 0
+        reward = ScalarModel.load(config.reward, below, config.precision, device)
+        self.starts_value = self.reads_tokens and not reward.stack.bidirectional
+        if not self.starts_value:
             self.notes = (SEES_AHEAD if self.reads_tokens else OTHER_TOKENIZER,)
             if reward.stack.positions is not None:
                 length = f"The reward model reads at most the last {reward.stack.positions} tokens."
                 self.notes = (*self.notes, length)
-        self.reader = Reader(self.codec, self.reward_codec, reward.stack.positions)
-        self.sampler = sampler_of(self.policy)
-        self.generator: Generator = BuiltIn(self.sampler, self.refresh_sampler)
-        if config.generator == "vllm":
-            self.generator = VLLM(config, self.sampler, self.refresh_sampler)
-        # in each epoch the rows are dealt to the processes anew
-        self.keeps = config.keep_frozen_states and distributed.size() == 1
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        return reward
+
+    def _fresh_value(self, config: PPOConfig, device: torch.device) -> ScalarModel:
+        """A value model on the policy's backbone, loaded again, under a new head."""
+        return ScalarModel.fresh(
+            config.policy,
+            config.freeze_layers,
+            config.precision,
+            device,
+            pad_id=self.codec.pad_id,
+            seed=config.seed,
+        )
 
     def lowers(self, batch: ExampleBatch) -> _Lowers:
         """Hidden states above the frozen part: of the policy, and of the value model."""
@@ -106,7 +166,7 @@ class Actors:
 
     def refresh_sampler(self) -> None:
         """Give the sampler the policy's weights of now."""
-        if self.sampler is not self.policy.model:
+        if self.sampler is not self.policy.model and self.policy.adapter is None:
             load_weights(self.sampler, trainable(self.policy.model))
 
     @torch.no_grad()
@@ -142,8 +202,7 @@ class Progress:
 
     def __init__(self, config: PPOConfig, actors: Actors, checkpoints: Checkpoints) -> None:
         self.actors, self.checkpoints = actors, checkpoints
-        self.policy_weights = trainable(actors.policy.model)
-        self.value_weights = trainable(actors.value.model)
+        self.policy_weights, self.value_weights = trained(actors.policy), trained(actors.value)
         self.optimiser = Optimiser(
             [
                 (self.policy_weights.values(), config.learning_rate),

@@ -64,7 +64,9 @@ def _own(block: nn.Module) -> list[nn.Dropout]:
     return [
         module
         for name, module in block.named_modules()
-        if isinstance(module, nn.Dropout) and name.rpartition(".")[2] not in _OF_ATTENTION
+        if isinstance(module, nn.Dropout)
+        and name.rpartition(".")[2] not in _OF_ATTENTION
+        and ".lora_dropout." not in name
     ]
 
 

@@ -8,7 +8,7 @@ format. Loading leaves every dropout off; only SFT turns it on.
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,80 +23,19 @@ from transformers import (
     AutoModelForTokenClassification,
 )
 
-from trainer.config import Precision
+from trainer.adapters import ADAPTER, adapt, belongs, merge, save_adapter
+from trainer.config import Precision, TrainConfig
 from trainer.errors import ModelError
 from trainer.frozen import FrozenStates
+from trainer.logprobs import TokenLogprobs, log_softmax, row_chunks
 from trainer.records import write_atomic
-from trainer.stack import Padded, Stack, compact
+from trainer.stack import Padded, Stack, autocast, compact
 from trainer.stage_io import save_model_folder
 
-LOGIT_ROWS = 128  # rows of logits made at once: 128 x 49,152 in fp32 is 25 MB
 BIAS = "reward_bias.json"
 
 
 # ---- log-probabilities ------------------------------------------------------------------------
-
-
-class _TokenLogprobs(torch.autograd.Function):
-    """log softmax(hidden @ weight.T + bias) at the targets, a few rows of logits at a time.
-
-    The logits are made again in the backward pass rather than kept: what they would take is
-    rows x vocabulary x 4 bytes. Matrix products are in ``dtype``, all else in fp32.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        temperature: float,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            low, matrix = hidden.detach().to(dtype), weight.detach().to(dtype)
-            chunks = [
-                _log_softmax(low[rows], matrix, bias, temperature).gather(1, targets[rows, None])
-                for rows in _chunks(len(low))
-            ]
-        ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.matrix, ctx.temperature, ctx.dtype = matrix, temperature, dtype
-        return torch.cat(chunks)[:, 0]
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
-        with torch.autocast(hidden.device.type, enabled=False):
-            for rows in _chunks(len(hidden)):
-                low = hidden[rows].to(ctx.dtype)
-                scale = grads[0][rows, None] / ctx.temperature
-                slope = _log_softmax(low, ctx.matrix, bias, ctx.temperature).exp_().mul_(-scale)
-                slope.scatter_add_(1, targets[rows, None], scale)
-                if grad_bias is not None:
-                    grad_bias += slope.sum(0)
-                slope = slope.to(ctx.dtype)
-                grad_hidden[rows] = (slope @ ctx.matrix).to(hidden.dtype)
-                if grad_weight is not None:
-                    grad_weight += slope.T @ low
-        return grad_hidden, grad_weight, grad_bias, None, None, None
-
-
-def _chunks(rows: int) -> Iterator[slice]:
-    return (slice(i, i + LOGIT_ROWS) for i in range(0, rows, LOGIT_ROWS))
-
-
-def _log_softmax(hidden: Tensor, matrix: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    """[rows, vocabulary] in fp32."""
-    logits = hidden @ matrix.T
-    if bias is not None:
-        logits = logits.float() + bias.detach().float()
-    if temperature != 1:
-        logits = logits.float() / temperature
-    return torch.log_softmax(logits, dim=-1, dtype=torch.float32)
 
 
 def states_before(batch: Padded, response: Tensor) -> Tensor:
@@ -117,7 +56,12 @@ class Choices(NamedTuple):
 
 
 class LanguageModel:
-    """A causal language model: the policy, its reference, or the model SFT trains."""
+    """A causal language model: the policy, its reference, or the model SFT trains.
+
+    ``adapter`` names the LoRA adapter it trains in place of its weights, if it does.
+    """
+
+    adapter: str | None = None
 
     def __init__(self, model: Any, frozen: int, precision: Precision) -> None:
         self.model, self.precision = model, precision
@@ -154,7 +98,7 @@ class LanguageModel:
             logs = torch.log_softmax(self._odd_logits(hidden) / temperature, dim=-1)
             return logs.gather(1, batch.ids[response][:, None])[:, 0]
         head = self.model.get_output_embeddings()
-        return _TokenLogprobs.apply(  # type: ignore[no-any-return, no-untyped-call]
+        return TokenLogprobs.apply(  # type: ignore[no-any-return, no-untyped-call]
             hidden, head.weight, head.bias, batch.ids[response], temperature, self.dtype
         )
 
@@ -173,11 +117,11 @@ class LanguageModel:
         matrix = None if self._odd else head.weight.to(self.dtype)
         found = []
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows in _chunks(len(hidden)):
+            for rows in row_chunks(len(hidden)):
                 if matrix is None:
                     logs = torch.log_softmax(self._odd_logits(hidden[rows]) / temperature, dim=-1)
                 else:
-                    logs = _log_softmax(hidden[rows].to(self.dtype), matrix, head.bias, temperature)
+                    logs = log_softmax(hidden[rows].to(self.dtype), matrix, head.bias, temperature)
                 entropy = -(logs.exp() * logs).sum(1)
                 found.append((logs.gather(1, targets[rows, None])[:, 0], entropy))
         return Choices(*(torch.cat(part) for part in zip(*found, strict=True)))
@@ -214,12 +158,16 @@ class ScalarModel:
     """A backbone with one scalar at every token: the reward model, and the value model.
 
     The backbone may be an encoder, which only a reward model should be: its tokens see those
-    after them.
+    after them. ``adapter`` as in LanguageModel; ``stack`` is that of a backbone others use too.
     """
 
-    def __init__(self, model: Any, frozen: int, precision: Precision) -> None:
+    adapter: str | None = None
+
+    def __init__(
+        self, model: Any, frozen: int, precision: Precision, stack: Stack | None = None
+    ) -> None:
         self.model, self.precision = model, precision
-        self.stack = Stack(model.base_model, frozen, precision)
+        self.stack = stack or Stack(model.base_model, frozen, precision)
         self.frozen = FrozenStates(self.stack, 0)
 
     @property
@@ -253,11 +201,8 @@ class ScalarModel:
         cls, folder: str | Path, frozen: int, precision: Precision, device: torch.device
     ) -> "ScalarModel":
         """A reward model that stage ``reward`` saved, its bias in the head."""
-        path = Path(folder) / BIAS
-        if not path.is_file():
-            raise ModelError(f"{folder} has no {BIAS}: it is not a reward model of this trainer.")
-        model = _load_scored(folder)
-        _head(model).bias.data.fill_(json.loads(path.read_text(encoding="utf-8"))["bias"])
+        bias, model = reward_bias(folder), _load_scored(folder)
+        _head(model).bias.data.fill_(bias)
         return cls(model.to(device).eval(), frozen, precision)
 
     def values(self, batch: Padded, *, lower: Tensor | None = None) -> Tensor:
@@ -278,6 +223,14 @@ class ScalarModel:
         if self.precision == "bf16":
             compact(twin.model.base_model)
         return twin
+
+
+def reward_bias(folder: str | Path) -> float:
+    """The bias of a reward model; ModelError if the folder is none of this trainer."""
+    path = Path(folder) / BIAS
+    if not path.is_file():
+        raise ModelError(f"{folder} has no {BIAS}: it is not a reward model of this trainer.")
+    return float(json.loads(path.read_text(encoding="utf-8"))["bias"])
 
 
 def _load_scored(folder: str | Path) -> Any:
@@ -340,6 +293,30 @@ def trainable(model: Any) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def trained(model: LanguageModel | ScalarModel) -> dict[str, nn.Parameter]:
+    """``trainable`` of one of the models on a backbone: only its own adapter is its to train."""
+    return {
+        name: p
+        for name, p in trainable(model.model).items()
+        if ".lora_" not in name or (model.adapter is not None and belongs(name, model.adapter))
+    }
+
+
+def equip(model: LanguageModel | ScalarModel, config: TrainConfig, name: str = ADAPTER) -> None:
+    """Make a loaded model what the settings ask for: with LoRA adapters, recomputed, compiled.
+
+    A scalar head is trained as it was before.
+    """
+    head = list(model.head.parameters()) if isinstance(model, ScalarModel) else []
+    if config.lora_rank:
+        model.adapter = name
+        learns = [parameter.requires_grad for parameter in head]
+        adapt(model.model, model.stack, config, name)
+        for parameter, learn in zip(head, learns, strict=True):
+            parameter.requires_grad_(learn)
+    model.stack.equip(config)
+
+
 def load_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
     """Put weights, by name, into a model in place."""
     own = dict(model.named_parameters())
@@ -348,24 +325,48 @@ def load_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
             own[name].copy_(tensor)
 
 
-def save_language_model(parent: str | Path, weights: Mapping[str, Tensor], dest: Path) -> None:
-    """The parent's folder with ``weights`` (by parameter name) in place of its own."""
+def save_language_model(
+    parent: str | Path,
+    weights: Mapping[str, Tensor],
+    dest: Path,
+    config: TrainConfig | None = None,
+) -> None:
+    """The parent's folder with ``weights`` (by parameter name) in place of its own; with LoRA the
+    adapter goes into a folder beside it, and its change into these weights.
+    """
     model: Any = AutoModelForCausalLM.from_pretrained(str(parent), dtype=torch.float32)
-    load_weights(model, weights)
+    load_weights(model, _whole(model, weights, dest, config, "CAUSAL_LM"))
     save_model_folder(model, parent, dest)
 
 
+def _whole(
+    model: Any, weights: Mapping[str, Tensor], dest: Path, config: TrainConfig | None, kind: str
+) -> Mapping[str, Tensor]:
+    """Weights of a model without adapters; the adapter, if there is one, is saved beside it."""
+    if config is None or not config.lora_rank:
+        return weights
+    save_adapter(model, weights, dest.with_name(ADAPTER), config, kind)
+    return merge(model, weights, config)
+
+
 def save_reward_model(
-    parent: str | Path, weights: Mapping[str, Tensor], dest: Path, *, bias: float, pad_id: int
+    parent: str | Path,
+    weights: Mapping[str, Tensor],
+    dest: Path,
+    *,
+    bias: float,
+    pad_id: int,
+    config: TrainConfig | None = None,
 ) -> None:
-    """A classification folder: the parent's backbone with ``weights`` in place.
+    """A classification folder: the parent's backbone with ``weights`` in place, as above.
 
     The head of sequence classification has no bias, so ``bias`` stands in a file beside it; an
     encoder's head holds it too.
     """
     model = _load_scored(parent)
     _set_pad(model, pad_id)
-    load_weights(model, weights)
+    kind = "TOKEN_CLS" if _is_masked(model.config) else "SEQ_CLS"
+    load_weights(model, _whole(model, weights, dest, config, kind))
     if hasattr(model, "score"):
         model.score.bias = None
     else:
@@ -375,7 +376,27 @@ def save_reward_model(
 
 
 def sampler_of(policy: LanguageModel) -> Any:
-    """A copy of the policy to sample with: bf16 weights, or the policy itself in fp32."""
+    """A copy of the policy to sample with: bf16 weights, or the policy itself in fp32.
+
+    With an adapter it is the policy itself too, so that its backbone is in memory once.
+    """
+    if policy.adapter is not None:
+        return _Sampler(policy)
     if policy.precision == "fp32":
         return policy.model
     return copy.deepcopy(policy.model).bfloat16().requires_grad_(False)
+
+
+class _Sampler(nn.Module):
+    """A policy on a backbone that others use too: its adapter is put on before every token."""
+
+    def __init__(self, policy: LanguageModel) -> None:
+        super().__init__()
+        self.model, self._policy = policy.model, policy
+        self.training = policy.model.training
+        self.config, self.device = policy.model.config, policy.stack.device
+
+    def forward(self, **inputs: Any) -> Any:
+        self._policy.stack.select()
+        with autocast(self.device, self._policy.precision):
+            return self.model(**inputs)

@@ -22,7 +22,7 @@ from transformers import (
 
 from trainer.config import ObjectiveName, Precision, PretrainConfig
 from trainer.errors import ModelError
-from trainer.models import LanguageModel
+from trainer.models import LanguageModel, equip
 from trainer.stack import TRIED, Padded, autocast, pad, pick_device
 from trainer.text import Codec, affixes
 
@@ -106,6 +106,7 @@ class Causal(Objective):
                 ' have to predict. Set objective to "masked", or is_decoder in its config.json.'
             )
         self._language = LanguageModel(self.model, config.freeze_layers, config.precision)
+        equip(self._language, config)
 
     def guess(self, window: Sequence[int], key: Key) -> Guess:
         return Guess(list(window), list(range(1, len(window))), list(window[1:]))

@@ -55,7 +55,7 @@ def run(config: PPOConfig, run: Run) -> None:
     work = Work(config, run, actors, progress, prompts, text, null_space)
     figures = train(work)
     if distributed.is_main():
-        save_language_model(config.policy, progress.result(), run.out / MODEL)
+        save_language_model(config.policy, progress.result(), run.out / MODEL, config)
         run.finish(run_manifest(work, parents, figures))
 
 

@@ -9,7 +9,7 @@ from trainer import distributed, losses
 from trainer.actors import Actors
 from trainer.config import PPOConfig
 from trainer.data import own_micro_batches
-from trainer.models import LanguageModel, trainable
+from trainer.models import LanguageModel, trained
 from trainer.null_space import NullSpace
 from trainer.ppo_run import Work
 from trainer.pretrain_text import PretrainText
@@ -37,7 +37,7 @@ def null_space_of(
     if config.against_forgetting != "null_space" or text is None:
         return None
     policy, size = actors.policy, config.null_space_sequences
-    null_space = NullSpace(trainable(policy.model).values(), config.null_space_gradients)
+    null_space = NullSpace(trained(policy).values(), config.null_space_gradients)
     for first in range(0, config.null_space_gradients * size, size):
         if run.stopping:
             run.stop()

@@ -30,7 +30,7 @@ from trainer.data import (
     own_micro_batches,
 )
 from trainer.frozen import FrozenStates
-from trainer.models import ScalarModel, load_weights, save_reward_model, trainable
+from trainer.models import ScalarModel, equip, load_weights, save_reward_model, trainable
 from trainer.records import SCHEMA_VERSION, Manifest, Parent, write_atomic
 from trainer.reward_report import (
     Fold,
@@ -78,6 +78,7 @@ class Trainee:
             scale=config.head_scale,
         )
         self.model.head.bias.requires_grad_(False)  # no pair of scores depends on it
+        equip(self.model, config)
         self.model.frozen = FrozenStates(self.model.stack, config.frozen_states_mb << 20)
         self.weights = trainable(self.model.model)
         self.optimiser = Optimiser([(self.weights.values(), config.learning_rate)], config)
@@ -190,7 +191,9 @@ def train_final(config: RewardConfig, run: Run, parents: Sequence[Parent], codec
     bias = 0.0 if data.demonstrations is None else -mean_score(trainee, data.demonstrations)
     if distributed.is_main():
         weights = copied(trainee.weights)
-        save_reward_model(config.model, weights, run.out / MODEL, bias=bias, pad_id=codec.pad_id)
+        save_reward_model(
+            config.model, weights, run.out / MODEL, bias=bias, pad_id=codec.pad_id, config=config
+        )
     metrics = trainee.meter.figures() | {"steps": trainee.step, "bias": bias}
     return Final(data, metrics, report(pairs, valid, config.modelled_tie))
 

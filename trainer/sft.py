@@ -17,7 +17,7 @@ from trainer.data import Example, ExampleBatch
 from trainer.dropout import set_residual_dropout
 from trainer.judge import Judge
 from trainer.mixture import Mixture, load_mixture, source_parents
-from trainer.models import LanguageModel, load_weights, save_language_model, trainable
+from trainer.models import LanguageModel, equip, load_weights, save_language_model, trainable
 from trainer.packing import example_batches
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.runtime import (
@@ -51,6 +51,7 @@ class Trainee:
         self.model = LanguageModel.load(
             config.model, config.freeze_layers, config.precision, pick_device()
         )
+        equip(self.model, config)
         self.weights = trainable(self.model.model)
         self.optimiser = Optimiser([(self.weights.values(), config.learning_rate)], config)
         self.pack_tokens = config.pack_tokens if config.pack and self.model.stack.segments else None
@@ -128,7 +129,7 @@ def run(config: SFTConfig, run: Run) -> None:
 
     if distributed.is_main():
         kept = trainee.best or copied(trainee.weights)
-        save_language_model(config.model, kept, run.out / MODEL)
+        save_language_model(config.model, kept, run.out / MODEL, config)
         run.finish(_manifest(config, run, parents, trainee, data, notes))
 
 

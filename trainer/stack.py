@@ -7,15 +7,17 @@ blocks: the lower part, its embeddings included, is not trained and holds no gra
 through it can serve every model that shares it.
 """
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from trainer.config import Precision
+from trainer.blocks import Enter, Exit, Recomputed, compiled
+from trainer.config import Precision, TrainConfig
 from trainer.errors import ModelError
 
 
@@ -106,31 +108,6 @@ def pad_segments(
 # ---- a backbone in two parts ----------------------------------------------------------------
 
 
-class _Enter(nn.Module):
-    """A block that works on the hidden states it was given rather than on those before it."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-        self.source: Tensor | None = None
-
-    def forward(self, _hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return self.block(self.source, *args, **kwargs)
-
-
-class _Exit(nn.Module):
-    """A block that keeps what it gave."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-        self.output: Any = None
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        self.output = self.block(*args, **kwargs)
-        return self.output
-
-
 def _blocks_of(model: nn.Module) -> tuple[nn.Module, str]:
     """The module that holds the list of blocks, and the list's name."""
     count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr, operator]
@@ -172,6 +149,8 @@ class Stack:
         self._blocks = list(blocks)
         for module in (*self._before, *self._blocks[:frozen]):
             module.requires_grad_(False)
+        self.select: Callable[[], None] = _nothing  # called before every run: adapters on or off
+        self._recomputes, self._compiled = False, list[nn.Module]()
         self._first_position, self.positions = _position_table(backbone)
         self.splits, self.segments, self.bidirectional = like or (False, False, False)
         if like is None:
@@ -181,6 +160,19 @@ class Stack:
         if precision == "bf16":
             for block in self._blocks[:frozen]:
                 compact(block)
+
+    def equip(self, config: TrainConfig) -> None:
+        """From now on run the blocks as the settings say: recomputed, compiled; ConfigError if
+        there is nothing to compile with.
+        """
+        self._recomputes = config.gradient_checkpointing
+        self._compiled = compiled(self._blocks) if config.compile else []
+
+    def beside(self, select: Callable[[], None]) -> "Stack":
+        """The same backbone, with ``select`` called before it is run."""
+        twin = copy.copy(self)
+        twin.select = select
+        return twin
 
     @property
     def device(self) -> torch.device:
@@ -203,7 +195,7 @@ class Stack:
             return None
         part = self._part(0, self.frozen)
         blocks = getattr(part, self._name)
-        blocks[-1] = last = _Exit(blocks[-1])
+        blocks[-1] = last = Exit(blocks[-1])
         with torch.no_grad():
             self._run(part, batch)
         output = last.output
@@ -212,10 +204,11 @@ class Stack:
     def hidden(self, batch: Padded, lower: Tensor | None = None) -> Tensor:
         """Final hidden states [B, T, H]; ``lower`` saves the way through the frozen blocks."""
         if lower is None:
-            return self._run(self.backbone, batch)
+            with self._equipped():
+                return self._run(self.backbone, batch)
         part = self._part(self.frozen, len(self._blocks))
         blocks = getattr(part, self._name)
-        blocks[0] = enter = _Enter(blocks[0])
+        blocks[0] = enter = Enter(blocks[0])
         enter.source = lower
         return self._run(part, batch)
 
@@ -223,7 +216,7 @@ class Stack:
         """The backbone with some of its blocks only; modules and weights are shared."""
         part = copy.copy(self.backbone)
         part._modules = dict(self.backbone._modules)
-        part._modules[self._name] = nn.ModuleList(self._blocks[start:stop])
+        part._modules[self._name] = nn.ModuleList(self._as_run()[start:stop])
         part.config = config = copy.copy(self.backbone.config)
         config.num_hidden_layers = stop - start
         kinds = getattr(config, "layer_types", None)
@@ -231,7 +224,29 @@ class Stack:
             config.layer_types = kinds[start:stop]
         return part
 
+    def _as_run(self) -> list[nn.Module]:
+        """All blocks, wrapped as they are to be run."""
+        blocks = list(self._compiled or self._blocks)
+        if self._recomputes and torch.is_grad_enabled():
+            above = [Recomputed(block, self.select) for block in blocks[self.frozen :]]
+            blocks[self.frozen :] = above
+        return blocks
+
+    @contextlib.contextmanager
+    def _equipped(self) -> Iterator[None]:
+        """Inside, the backbone has its blocks as they are to be run."""
+        if not (self._recomputes or self._compiled):
+            yield
+            return
+        modules, own = self._owner._modules, self._owner._modules[self._name]
+        modules[self._name] = nn.ModuleList(self._as_run())
+        try:
+            yield
+        finally:
+            modules[self._name] = own
+
     def _run(self, backbone: Any, batch: Padded) -> Tensor:
+        self.select()
         seen = batch.mask.long() if self.bidirectional else batch.attention_mask
         with autocast(self.device, self.precision):
             out = backbone(
@@ -327,6 +342,10 @@ class Stack:
         self._before, self._blocks = list(other._before), list(blocks)
 
 
+def _nothing() -> None:
+    """One backbone, one model: there is nothing to choose."""
+
+
 def _children_before(owner: nn.Module, blocks: nn.Module) -> list[tuple[str, nn.Module]]:
     """What comes before the list of blocks, also where a child of ``owner`` holds that list."""
     found: list[tuple[str, nn.Module]] = []
@@ -353,9 +372,10 @@ def compact(module: nn.Module) -> None:
     """Hold the matrices of a module that is not trained in bf16, in place.
 
     Autocast rounds them the same way before each product, so nothing changes but speed and
-    memory. Norms and embeddings stay in fp32. Weights must not require gradients.
+    memory. Norms and embeddings stay in fp32, and so does what requires gradients.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | Conv1D):
             for parameter in part.parameters(recurse=False):
-                parameter.data = parameter.data.bfloat16()
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.bfloat16()

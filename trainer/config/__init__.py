@@ -59,12 +59,12 @@ _POSITIVE = {
     "max_new_tokens", "max_prompt_tokens", "learning_rate", "value_learning_rate",
     "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "generate_batch", "eval_every",
     "epoch_examples", "pack_tokens", "eval_new_tokens",
-    "kl_target", "kl_horizon", "null_space_gradients", "null_space_sequences",
+    "kl_target", "kl_horizon", "null_space_gradients", "null_space_sequences", "lora_alpha",
     "vllm_timeout",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale", "missing_end_penalty",
-    "frozen_states_mb", "value_warmup",
+    "frozen_states_mb", "lora_rank", "lora_dropout", "value_warmup",
 }  # fmt: skip
 
 
@@ -78,6 +78,8 @@ def config_from_plain(stage: str, plain: Any) -> Any:
             raise ConfigError(f"{stage} settings.{name} is {value}; it must be above 0.")
         if name in _NOT_NEGATIVE and value < 0:
             raise ConfigError(f"{stage} settings.{name} is {value}; it must not be negative.")
+        if name == "lora_dropout" and not value < 1:
+            raise ConfigError(f"{stage} settings.{name} is {value}; it must be under 1.")
     return config
 
 

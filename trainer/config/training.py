@@ -32,6 +32,18 @@ class TrainConfig:
     """bf16 is autocast over fp32 master weights."""
     freeze_layers: int = 0
     """The lowest n transformer blocks, and the embeddings when n > 0, are not trained."""
+    lora_rank: int = 0
+    """Rank of LoRA adapters (arXiv 2106.09685), trained in place of the weights; 0 trains those."""
+    lora_alpha: float = 16.0
+    """What an adapter adds is scaled by this over its rank."""
+    lora_dropout: float = 0.0
+    """On what adapters read; in SFT only, nothing else has dropout."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the linear layers that get an adapter; none is all of those in the blocks."""
+    gradient_checkpointing: bool = False
+    """Keep a block's input alone and run it again in the backward pass: less memory, more time."""
+    compile: bool = False
+    """Run the blocks through torch.compile, which needs a C++ compiler."""
     checkpoint_every: int = 50
     """Optimiser steps between checkpoints."""
     keep_checkpoints: int = 1
@@ -94,6 +106,16 @@ class PretrainConfig(TrainConfig):
         if self.valid_every < 1 or self.valid_windows < 0:
             raise ConfigError(
                 "pretrain settings: valid_every must be above 0, and valid_windows not negative."
+            )
+        if self.lora_rank:
+            raise ConfigError(
+                "pretrain settings.lora_rank: pretraining trains the weights themselves; set it"
+                " to 0, or train adapters in stage sft."
+            )
+        if self.objective == "masked" and (self.gradient_checkpointing or self.compile):
+            raise ConfigError(
+                "pretrain settings: gradient_checkpointing and compile are for the causal"
+                " objective; set both to false for the masked one."
             )
         if self.freeze_layers and (self.fresh or self.objective == "masked"):
             raise ConfigError(

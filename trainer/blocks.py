@@ -1,0 +1,85 @@
+"""How the blocks of a backbone are run: from given hidden states, twice, or compiled."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from trainer.errors import ConfigError
+
+
+class Enter(nn.Module):
+    """A block that works on the hidden states it was given rather than on those before it."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.source: Tensor | None = None
+
+    def forward(self, _hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.block(self.source, *args, **kwargs)
+
+
+class Exit(nn.Module):
+    """A block that keeps what it gave."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.output: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        self.output = self.block(*args, **kwargs)
+        return self.output
+
+
+class Recomputed(nn.Module):
+    """A block of which only the input is kept: the backward pass runs it again.
+
+    ``select`` is called before either run, so that both are with the same adapter. The library's
+    own switch does nothing where dropout is off, as it is in all but SFT.
+    """
+
+    def __init__(self, block: nn.Module, select: Callable[[], None]) -> None:
+        super().__init__()
+        self.block, self._select = block, select
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("block"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self._select()
+            return self.block(*args, **kwargs)
+
+        return checkpoint(run, *args, use_reentrant=False, **kwargs)
+
+
+def compiled(blocks: Sequence[nn.Module]) -> list[Any]:
+    """The blocks as torch.compile makes them, for any width of batch; weights are shared.
+
+    ConfigError, once, where it cannot make code at all.
+    """
+    from torch._dynamo import config  # slow to load, and for this only
+
+    try:
+        torch.compile(_probe, dynamic=True)(torch.ones(8))
+    except Exception as error:  # what a missing compiler raises has no class of its own
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
+        raise ConfigError(
+            "compile is true, but torch.compile cannot make code on this machine"
+            f" ({type(error).__name__}: {reason.strip()[:200]}). Install a C++ compiler (g++) or"
+            " name one in CXX, or set compile to false."
+        ) from None
+    # One piece of code serves all blocks, but each adapter and each mode has its own variant.
+    config.recompile_limit = max(config.recompile_limit, 64)
+    return [torch.compile(block, dynamic=True) for block in blocks]
+
+
+def _probe(x: Tensor) -> Tensor:
+    return x.sin() + 1
