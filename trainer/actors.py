@@ -22,7 +22,6 @@ from trainer.models import (
     ScalarModel,
     equip,
     load_weights,
-    sampler_of,
     trainable,
     trained,
 )
@@ -38,6 +37,7 @@ from trainer.one_backbone import (
 from trainer.reading import Reader
 from trainer.rollout import BuiltIn, Generator, Rollout
 from trainer.runtime import Checkpoints, Meter, Optimiser, copied
+from trainer.sampler import merged, sampler_of
 from trainer.stack import pad, pick_device
 from trainer.text import Codec
 from trainer.vllm_client import VLLM
@@ -62,6 +62,7 @@ class Actors:
         self.codec, self.reward_codec = Codec.load(config.policy), Codec.load(config.reward)
         self.reads_tokens = self.codec.fingerprint == self.reward_codec.fingerprint
         self.notes: tuple[str, ...] = ()
+        self.config = config
         if config.lora_rank:
             self._load_adapted(config, pick_device())
         else:
@@ -70,7 +71,7 @@ class Actors:
         self.sampler = sampler_of(self.policy)
         self.generator: Generator = BuiltIn(self.sampler, self.refresh_sampler)
         if config.generator == "vllm":
-            self.generator = VLLM(config, self.sampler, self.refresh_sampler)
+            self.generator = VLLM(config, self._for_server)
         # in each epoch the rows are dealt to the processes anew
         self.keeps = config.keep_frozen_states and distributed.size() == 1
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
@@ -168,6 +169,13 @@ class Actors:
         """Give the sampler the policy's weights of now."""
         if self.sampler is not self.policy.model and self.policy.adapter is None:
             load_weights(self.sampler, trainable(self.policy.model))
+
+    def _for_server(self) -> Any:
+        """The policy of now as a server is to load it."""
+        if self.policy.adapter is not None:
+            return merged(self.policy, self.config)
+        self.refresh_sampler()
+        return self.sampler
 
     @torch.no_grad()
     def scores(

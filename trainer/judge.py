@@ -15,9 +15,10 @@ from trainer.data import Prompt, read_snapshot
 from trainer.errors import ConfigError
 from trainer.generate import Generated, generate
 from trainer.mixture import shares, taken_first
-from trainer.models import LanguageModel, sampler_of
+from trainer.models import LanguageModel
 from trainer.reading import Reader, load_scorer, score_ids
 from trainer.records import DemonstrationRow, PromptRow
+from trainer.sampler import sampler_of
 from trainer.text import Codec
 
 OTHER_TOKENIZER = (

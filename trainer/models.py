@@ -29,7 +29,7 @@ from trainer.errors import ModelError
 from trainer.frozen import FrozenStates
 from trainer.logprobs import TokenLogprobs, log_softmax, row_chunks
 from trainer.records import write_atomic
-from trainer.stack import Padded, Stack, autocast, compact
+from trainer.stack import Padded, Stack, compact
 from trainer.stage_io import save_model_folder
 
 BIAS = "reward_bias.json"
@@ -373,30 +373,3 @@ def save_reward_model(
         _head(model).bias.data.fill_(bias)
     save_model_folder(model, parent, dest)
     write_atomic(dest / BIAS, [json.dumps({"bias": bias}), "\n"])
-
-
-def sampler_of(policy: LanguageModel) -> Any:
-    """A copy of the policy to sample with: bf16 weights, or the policy itself in fp32.
-
-    With an adapter it is the policy itself too, so that its backbone is in memory once.
-    """
-    if policy.adapter is not None:
-        return _Sampler(policy)
-    if policy.precision == "fp32":
-        return policy.model
-    return copy.deepcopy(policy.model).bfloat16().requires_grad_(False)
-
-
-class _Sampler(nn.Module):
-    """A policy on a backbone that others use too: its adapter is put on before every token."""
-
-    def __init__(self, policy: LanguageModel) -> None:
-        super().__init__()
-        self.model, self._policy = policy.model, policy
-        self.training = policy.model.training
-        self.config, self.device = policy.model.config, policy.stack.device
-
-    def forward(self, **inputs: Any) -> Any:
-        self._policy.stack.select()
-        with autocast(self.device, self._policy.precision):
-            return self.model(**inputs)

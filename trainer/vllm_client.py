@@ -62,14 +62,14 @@ class _Order(NamedTuple):
 class VLLM:
     """A generator on a vLLM server, which is given the policy's weights before it draws.
 
-    ``sampler`` is the model whose weights are sent, ``refresh`` gives it the policy's of now.
+    ``current`` gives the policy of now, a model whose weights are sent.
     ServerError if the server stays away, refuses, or answers what was not asked.
     """
 
-    def __init__(self, config: PPOConfig, sampler: Any, refresh: Callable[[], None]) -> None:
+    def __init__(self, config: PPOConfig, current: Callable[[], Any]) -> None:
         self._url, self._timeout = str(config.vllm_url).rstrip("/"), config.vllm_timeout
         self._weights, self._parent = Path(str(config.vllm_weights)).absolute(), config.policy
-        self._sampler, self._refresh = sampler, refresh
+        self._current = current
         self._model = ""  # its name on the server
 
     def share(self, widths: Sequence[int]) -> list[int]:
@@ -89,7 +89,6 @@ class VLLM:
         A server that went away and came back may have weights of its own: it is given the
         policy's again before it is asked for the answers that are missing.
         """
-        self._refresh()
         folder = self._write()
         orders = [
             _Order(list(p), noise_seed(how.seed, k)) for p, k in zip(prompts, keys, strict=True)
@@ -264,13 +263,13 @@ class VLLM:
     # ---- the folder of weights ------------------------------------------------------------------
 
     def _write(self) -> Path:
-        """The sampler's weights in a folder of a name that was not there: a server may hold on to
+        """The policy's weights in a folder of a name that was not there: a server may hold on to
         what it read under an old one.
         """
         numbers = [int(path.name.rpartition("-")[2]) for path in self._folders()]
         folder = self._weights / f"policy-{max(numbers, default=-1) + 1:08d}"
         try:
-            save_model_folder(self._sampler, self._parent, folder)
+            save_model_folder(self._current(), self._parent, folder)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(f"The disk of vllm_weights, {self._weights}, is full.") from None

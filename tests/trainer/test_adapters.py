@@ -17,8 +17,9 @@ from trainer.adapters import Factors, merge
 from trainer.config import SFTConfig, config_from_plain
 from trainer.dropout import set_residual_dropout
 from trainer.errors import ConfigError, ModelError
-from trainer.models import LanguageModel, ScalarModel, equip, sampler_of, trainable
+from trainer.models import LanguageModel, ScalarModel, equip, trainable
 from trainer.records import read_manifest
+from trainer.sampler import sampler_of
 from trainer.stack import Padded
 
 CPU = torch.device("cpu")

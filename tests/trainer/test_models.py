@@ -20,11 +20,11 @@ from trainer.errors import ModelError
 from trainer.models import (
     LanguageModel,
     ScalarModel,
-    sampler_of,
     save_language_model,
     save_reward_model,
     trainable,
 )
+from trainer.sampler import sampler_of
 from trainer.stack import Padded, Stack, autocast, pad
 
 CPU = torch.device("cpu")

@@ -1,0 +1,47 @@
+"""The policy as what draws answers needs it: a model for the generator here, or for a server."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from trainer.adapters import merge
+from trainer.config import PPOConfig
+from trainer.models import LanguageModel, load_weights, trained
+from trainer.stack import autocast
+
+
+def sampler_of(policy: LanguageModel) -> Any:
+    """A copy of the policy to sample with: bf16 weights, or the policy itself in fp32.
+
+    With an adapter it is the policy itself too, so that its backbone is in memory once.
+    """
+    if policy.adapter is not None:
+        return _Sampler(policy)
+    if policy.precision == "fp32":
+        return policy.model
+    return copy.deepcopy(policy.model).bfloat16().requires_grad_(False)
+
+
+class _Sampler(nn.Module):
+    """A policy on a backbone that others use too: its adapter is put on before every token."""
+
+    def __init__(self, policy: LanguageModel) -> None:
+        super().__init__()
+        self.model, self._policy = policy.model, policy
+        self.training = policy.model.training
+        self.config, self.device = policy.model.config, policy.stack.device
+
+    def forward(self, **inputs: Any) -> Any:
+        self._policy.stack.select()
+        with autocast(self.device, self._policy.precision):
+            return self.model(**inputs)
+
+
+def merged(policy: LanguageModel, config: PPOConfig) -> Any:
+    """The policy of now in one model without adapters, fp32: what a server can load."""
+    model: Any = AutoModelForCausalLM.from_pretrained(config.policy, dtype=torch.float32)
+    load_weights(model, merge(model, trained(policy), config))
+    return model
