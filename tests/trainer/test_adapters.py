@@ -1,6 +1,7 @@
 """LoRA for SFT and the reward model: what is trained, what is saved, and that both say the same."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,13 @@ def test_the_sampler_is_the_model_itself(tiny_model: Path) -> None:
 # ---- stages -------------------------------------------------------------------------------------
 
 
+def with_adapter(base: Any, folder: Path) -> Any:
+    """A model under a saved adapter, as peft itself reads it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it asks transformers by an old name
+        return PeftModel.from_pretrained(base, folder).eval()
+
+
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_sft_saves_whole_weights_and_an_adapter_that_say_the_same(
     tmp_path: Path, tiny_model: Path, frozen: int
@@ -144,7 +152,7 @@ def test_sft_saves_whole_weights_and_an_adapter_that_say_the_same(
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     start = logits(base.eval())
     merged = logits(AutoModelForCausalLM.from_pretrained(out / "model").eval())
-    together = logits(PeftModel.from_pretrained(base, out / "adapter").eval())
+    together = logits(with_adapter(base, out / "adapter"))
     assert not torch.allclose(merged, start, atol=1e-2)
     torch.testing.assert_close(merged, together, atol=1e-5, rtol=1e-5)
     files = read_manifest(out, verify=True).files
@@ -159,7 +167,7 @@ def test_a_reward_model_saves_its_head_with_both(tmp_path: Path, tiny_model: Pat
     out = tmp_path / "rm"
     metrics = train_reward(out, tiny_model, write_all(tmp_path / "data"), lora_rank=4)
     base: Any = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
-    together: Any = PeftModel.from_pretrained(base, out / "adapter").eval()
+    together: Any = with_adapter(base, out / "adapter")
     merged = ScalarModel.load(out / "model", 0, "fp32", CPU)
     real = torch.ones_like(IDS, dtype=torch.bool)
     want = together(IDS).logits[:, 0] + metrics["bias"]

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.trainer.snapshots import write_all
+from tests.trainer.test_adapters import with_adapter
 from tests.trainer.test_ppo import CPU, Scene, reward_model, settings, train
 from tests.trainer.test_reward import train as train_reward
 from tests.trainer.tiny import build_tiny
@@ -192,7 +192,7 @@ def test_a_run_saves_whole_weights_and_an_adapter_that_say_the_same(
     with torch.no_grad():
         start = base(ids).logits
         merged = AutoModelForCausalLM.from_pretrained(out / "model")(ids).logits
-        together = PeftModel.from_pretrained(base, out / "adapter").eval()(ids).logits
+        together = with_adapter(base, out / "adapter")(ids).logits
     assert not torch.allclose(merged, start, atol=1e-4)
     torch.testing.assert_close(merged, together, atol=1e-5, rtol=1e-5)
     assert "adapter/adapter_model.safetensors" in read_manifest(out, verify=True).files
