@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from labelapp import embedded
 from labelapp.environment import Environment, generated_secret
+from labelapp.hardware import HARDWARE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -148,6 +149,13 @@ LABELAPP_TRAINING = env.choice(
     ("demo", "paper", "test"),
     "paper" if PRODUCTION else "demo",
     "`paper` in production, else `demo`",
+)
+LABELAPP_HARDWARE = env.choice(
+    "LABELAPP_HARDWARE",
+    "Named plan for a GPU worker's machine: processes, precision, memory.",
+    tuple(HARDWARE),
+    "default",
+    "default",
 )
 MIN_DEMONSTRATIONS = env.integer(
     "MIN_DEMONSTRATIONS", "Demonstrations a round needs before training.", 8, lowest=1

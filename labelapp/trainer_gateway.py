@@ -23,6 +23,7 @@ from uuid import UUID
 from django.conf import settings
 
 from labelapp.errors import BadInput, SnapshotMismatch, TrainerFailed
+from labelapp.hardware import HARDWARE
 from labelapp.run_logs import LOG
 from labelapp.store import clean_text, finite, run_folder, snapshot_folder
 from trainer.config import ConfigError, config_from_plain
@@ -161,10 +162,19 @@ def config_check(stage: str, plain: Mapping[str, Any]) -> None:
 def config_write(
     run_id: UUID, stage: str, plain: Mapping[str, Any], folders: Mapping[str, str]
 ) -> None:
-    """Write the run's config.json: its settings and the folders it reads."""
-    whole = {**plain, **folders, "out": str(run_folder(run_id))}
+    """Write the run's config.json: its settings, those of this machine, and the folders it reads.
+
+    A run that another machine began keeps that one's: they are part of what its checkpoints are of.
+    """
+    path = run_folder(run_id) / "config.json"
+    machine = HARDWARE[settings.LABELAPP_HARDWARE].settings(stage)
+    with suppress(OSError, ValueError):
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        named = {name for plan in HARDWARE.values() for name in plan.settings(stage)}
+        machine = {name: begun[name] for name in named & set(begun)}
+    whole = {**machine, **plain, **folders, "out": str(run_folder(run_id))}
     _config(stage, whole)
-    write_atomic(run_folder(run_id) / "config.json", [json.dumps(whole, indent=1), "\n"])
+    write_atomic(path, [json.dumps(whole, indent=1), "\n"])
 
 
 def _config(stage: str, plain: Mapping[str, Any]) -> None:
@@ -188,7 +198,10 @@ class Child:
     def __init__(self, run_id: UUID, stage: str, attempt: int) -> None:
         folder = run_folder(run_id)
         self.name = f"{stage} {run_id}"
-        command = [sys.executable, "-m", "trainer", stage, "--config", str(folder / "config.json")]
+        count = HARDWARE[settings.LABELAPP_HARDWARE].starts(stage)
+        module = ["trainer"] if count == 1 else ["trainer.several", str(count)]
+        config = str(folder / "config.json")
+        command = [sys.executable, "-m", *module, stage, "--config", config]
         environment = {k: v for k, v in os.environ.items() if k not in NOT_FOR_CHILDREN}
         environment |= {"LABELAPP_PARENT_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
         with (folder / LOG).open("ab") as log:

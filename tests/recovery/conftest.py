@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,22 @@ def eventually(true: Callable[[], Any], seconds: float = 60.0, what: str = "it")
 
 @contextmanager
 def stood_still() -> Iterator[None]:
-    """The stage's process does nothing until the executor has asked it to stop.
+    """The stage's processes do nothing until they were asked to stop.
 
     However quick the stage and however slow the machine, the request comes before its end.
     """
-    (child,) = stage_processes()
-    child.suspend()
+    children = stage_processes()
+    assert children
+    for child in children:
+        child.suspend()
     try:
         yield
-        eventually(lambda: _is_pending(child.pid, signal.SIGTERM), what="the request to stop")
+        for child in children:
+            asked = partial(_is_pending, child.pid, signal.SIGTERM)
+            eventually(asked, what="the request to stop")
     finally:
-        child.resume()
+        for child in children:
+            child.resume()
 
 
 def _is_pending(pid: int, number: int) -> bool:

@@ -1,0 +1,61 @@
+"""Hardware profiles: what they say is understood, and less than what the training profile says."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelapp.hardware import DEALT, HARDWARE
+from labelapp.profiles import PROFILES, stage_settings
+from labelapp.store import run_folder
+from labelapp.trainer_gateway import config_check, config_write
+
+pytestmark = pytest.mark.usefixtures("store")
+
+FOLDERS = {"model": "m", "comparisons": "c"}
+
+
+@pytest.fixture
+def run_id(store: Path) -> uuid.UUID:
+    made = uuid.uuid4()
+    run_folder(made).mkdir(parents=True)
+    return made
+
+
+def written(run_id: uuid.UUID, **plain: Any) -> dict[str, Any]:
+    config_write(run_id, "reward", plain, FOLDERS)
+    return dict(json.loads((run_folder(run_id) / "config.json").read_text()))
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+@pytest.mark.parametrize("stage", [*DEALT, "text", "base"])
+def test_every_plan_holds_settings_that_the_stage_knows(name: str, stage: str) -> None:
+    for profile in PROFILES:
+        config_check(stage, HARDWARE[name].settings(stage) | stage_settings(profile, stage))
+
+
+def test_the_machines_settings_are_used_where_the_training_profile_says_nothing(
+    settings: Any, run_id: uuid.UUID
+) -> None:
+    settings.LABELAPP_HARDWARE = "gpu-24gb"
+    found = written(run_id, micro_tokens=1024)
+    assert (found["micro_tokens"], found["gradient_checkpointing"]) == (1024, True)
+
+
+def test_a_run_that_another_machine_began_keeps_that_ones_settings(
+    settings: Any, run_id: uuid.UUID
+) -> None:
+    settings.LABELAPP_HARDWARE = "gpu-80gb"
+    begun = written(run_id, epochs=2)
+    assert begun["micro_tokens"] == 32768
+    settings.LABELAPP_HARDWARE = "gpu-24gb"
+    assert written(run_id, epochs=2) == begun
+    settings.LABELAPP_HARDWARE = "default"
+    assert written(run_id, epochs=2) == begun
+
+
+@pytest.mark.parametrize(("stage", "count"), [("sft", "gpu"), ("sample", "gpu"), ("text", 1)])
+def test_what_one_process_does_as_well_is_left_to_one(stage: str, count: object) -> None:
+    assert HARDWARE["gpus-80gb"].starts(stage) == count
