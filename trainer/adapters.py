@@ -147,13 +147,11 @@ def factors(weights: Mapping[str, Tensor]) -> dict[str, Factors]:
     return {layer: Factors(pair["A"], pair["B"]) for layer, pair in found.items()}
 
 
-def merge(
-    model: nn.Module, weights: Mapping[str, Tensor], config: TrainConfig
-) -> dict[str, Tensor]:
+def merge(model: Any, weights: Mapping[str, Tensor], config: TrainConfig) -> dict[str, Tensor]:
     """``weights`` by the names of a model without adapters: those of its layers with theirs added."""
     merged = {name: tensor for name, tensor in weights.items() if ".lora_" not in name}
     for layer, adapter in factors(weights).items():
-        module = model.get_submodule(layer)
+        module: Any = model.get_submodule(layer)
         change = adapter.change(config.lora_alpha / config.lora_rank)
         own = module.weight.detach()
         merged[f"{layer}.weight"] = own + (change.T if isinstance(module, Conv1D) else change)

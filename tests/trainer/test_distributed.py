@@ -1,7 +1,6 @@
 """A run on two processes is the run on one: same samples, losses, weights, checkpoints and files.
 
-The processes are real and speak gloo, as a launcher would have started them; one test has the
-launcher do it. Signals are real too, and are sent to one of the two only.
+The processes are real and speak gloo; one test has a launcher start them. Signals go to one only.
 """
 
 import json
@@ -359,7 +358,7 @@ def test_a_broken_run_goes_on_with_the_noise_of_each_process(
 ) -> None:
     config = config_file(with_dropout, tmp_path)
     stopped, lost = Stopped.exit_code, PeerLost.exit_code
-    expected = {"SIGTERM": [stopped, stopped], "SIGKILL": [lost, -signal.SIGKILL]}[name]
+    expected = [stopped, stopped] if name == "SIGTERM" else [lost, -signal.SIGKILL]
     assert run_two("sft", config, number=3, name=name) == expected
     said = json.loads((tmp_path / "error.json").read_text())
     assert said["code"] == expected[0]
