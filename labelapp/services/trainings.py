@@ -83,8 +83,15 @@ def _queue_stages(training: Training, base: ModelVersion, by: User | None) -> No
     shared: dict[str, Any] = {"project": project, "training": training, "profile": training.profile}
     demonstrations = frozen[Snapshot.Kind.DEMONSTRATIONS]
     text = text_queue(project=project, version=base, training=training)
+    judge = _judge(training)
     sft = run_queue(
-        stage=Run.Stage.SFT, inputs={"model": base, "demonstrations": demonstrations}, **shared
+        stage=Run.Stage.SFT,
+        inputs={
+            "model": base,
+            "demonstrations": demonstrations,
+            **({"reward": judge} if judge is not None else {}),
+        },
+        **shared,
     )
     reward = run_queue(
         stage=Run.Stage.REWARD,
@@ -105,6 +112,22 @@ def _queue_stages(training: Training, base: ModelVersion, by: User | None) -> No
         },
         **shared,
     )
+
+
+def _judge(training: Training) -> ModelVersion | None:
+    """The current reward model, of an earlier round, whose score chooses the weights that SFT keeps.
+
+    None in round 1, and where no held-out prompt has a demonstration to be asked about.
+    """
+    held_out = Demonstration.objects.filter(
+        project=training.project, surplus=False, prompt__split=Split.VALID
+    )
+    if not training.include_simulated:
+        held_out = held_out.filter(simulated=False)
+    current = training.project.versions.filter(
+        role=ModelVersion.Role.REWARD, state=ModelVersion.State.CURRENT
+    )
+    return current.first() if held_out.exists() else None
 
 
 def training_label_counts(*, project: Project, include_simulated: bool = False) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Which curves are drawn, and what is said about them. The drawing is ``static/js/charts.js``."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,8 @@ class Curves:
     hint: Text
     series: tuple[tuple[str, Text], ...]
     percent: bool = False
+    only_with: str = ""
+    """The figure without which it is left out; none, it is always drawn."""
 
 
 CURVES: dict[str, tuple[Curves, ...]] = {
@@ -60,6 +63,12 @@ CURVES: dict[str, tuple[Curves, ...]] = {
             _("Loss"),
             _("Per token of the demonstrations; held-out ones beside it."),
             (("loss", _("Train")), ("valid_loss", _("Held out"))),
+        ),
+        Curves(
+            _("Reward"),
+            _("What the earlier reward model says of answers; the best weights are kept."),
+            (("valid_reward", _("Held-out prompts")),),
+            only_with="valid_reward",
         ),
     ),
     Run.Stage.REWARD: (
@@ -146,8 +155,8 @@ def stage_figures(stage: str, values: dict[str, Any], limit: int = SHOWN_FIGURES
     return found[:limit]
 
 
-def run_charts(slug: str, run_id: Any, stage: str) -> list[Chart]:
-    """The charts of one run; all of them read the same answer of the series API."""
+def run_charts(slug: str, run_id: Any, stage: str, figures: Mapping[str, Any]) -> list[Chart]:
+    """The charts of one run with these figures; all of them read the same answer of the series API."""
     return [
         Chart(
             id=f"chart-{stage}-{number}",
@@ -158,4 +167,5 @@ def run_charts(slug: str, run_id: Any, stage: str) -> list[Chart]:
             percent=curves.percent,
         )
         for number, curves in enumerate(CURVES.get(stage, ()))
+        if not curves.only_with or curves.only_with in figures
     ]

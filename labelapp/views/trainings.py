@@ -29,7 +29,9 @@ def _stages(view: TrainingView, slug: str) -> list[dict[str, Any]]:
             "view": stage,
             "left": _seconds_left(stage),
             "figures": stage_figures(stage.stage, stage.figures),
-            "charts": run_charts(slug, stage.run_id, stage.stage) if stage.step else [],
+            "charts": run_charts(slug, stage.run_id, stage.stage, stage.figures)
+            if stage.step
+            else [],
         }
         for stage in view.stages
     ]

@@ -2,24 +2,34 @@
 
 import re
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from labelapp.models import Run
 from labelapp.templatetags.steering import duration, figure, percent
-from labelapp.views.charts import CURVES, FIGURES, stage_figures
+from labelapp.views.charts import CURVES, FIGURES, run_charts, stage_figures
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("stage", CURVES)
 def test_every_curve_and_figure_is_one_that_the_stage_logs(stage: str) -> None:
-    source = (ROOT / "trainer" / f"{stage}.py").read_text(encoding="utf-8")
+    files = [f"{stage}.py", *(["judge.py"] if stage == "sft" else [])]
+    source = "".join((ROOT / "trainer" / file).read_text(encoding="utf-8") for file in files)
     logged = set(re.findall(r"[\"']([a-z_]+)[\"']", source))
     logged |= set(re.findall(r"^    ([a-z_]+): float", source, re.MULTILINE))
     named = {name for curves in CURVES[stage] for name, _ in curves.series}
     named |= {name for name, _, _ in FIGURES[stage]}
     assert named - logged == set()
+
+
+def test_a_curve_that_only_some_runs_have_is_drawn_for_those() -> None:
+    titles = [
+        [str(chart.title) for chart in run_charts("garden", uuid4(), Run.Stage.SFT, figures)]
+        for figures in ({"loss": 1.0}, {"loss": 1.0, "valid_reward": 0.2})
+    ]
+    assert titles == [["Loss"], ["Loss", "Reward"]]
 
 
 def test_a_stage_shows_its_first_figures_that_have_a_value() -> None:

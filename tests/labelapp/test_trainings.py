@@ -5,14 +5,21 @@ from typing import Any
 import pytest
 
 from labelapp.errors import BadInput, StateConflict
-from labelapp.models import Demonstration, Ranking, Run, Snapshot, Training
+from labelapp.models import Demonstration, ModelVersion, Ranking, Run, Snapshot, Training
 from labelapp.selectors.registry import DRAWN_TEXT, training_view
 from labelapp.services.prompts import split_of_author
 from labelapp.services.run_leases import run_claim, run_fail, run_finish, run_heartbeat, runs_ready
 from labelapp.services.runs import run_cancel
 from labelapp.services.trainings import training_retry, training_start, training_stop
 from labelapp.trainer_gateway import Outcome
-from tests.factories import make_member, make_project, make_prompts, make_round, make_task
+from tests.factories import (
+    make_member,
+    make_project,
+    make_prompts,
+    make_round,
+    make_task,
+    make_version,
+)
 from tests.labelapp.test_snapshots import demonstrate, rank
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("store")]
@@ -63,6 +70,26 @@ def test_training_freezes_the_labels_and_feeds_each_stage_by_the_one_before() ->
     assert fed("reward")["comparisons"].kind == "comparisons"
     assert training.profile == "test"
     assert runs["ppo"].settings["episodes"] == 16
+
+
+def test_the_current_reward_model_chooses_the_weights_of_the_next_sft() -> None:
+    round_ = labeled_round()
+    author = next(f"a{i}" for i in range(50) if split_of_author(f"a{i}") == "valid")
+    (held_out,) = make_prompts(round_.project, 1, author=author)
+    judge = make_version(round_.project, role="reward", state="current", stage="reward")
+
+    def judges() -> list[ModelVersion | None]:
+        training = training_start(round=round_)
+        given = [i.version for i in stages(training)["sft"].inputs.filter(role="reward")]
+        training_stop(training=training)
+        return given
+
+    assert judges() == []  # every prompt with a demonstration is one of training
+    more = demonstrate(round_.project, round_)
+    Demonstration.objects.filter(pk=more.pk).update(prompt=held_out)
+    assert judges() == [judge]
+    ModelVersion.objects.filter(pk=judge.pk).update(state="candidate")
+    assert judges() == []
 
 
 def test_stages_run_in_their_order_and_the_training_is_done_with_the_last() -> None:
