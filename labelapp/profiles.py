@@ -34,7 +34,7 @@ PROFILES: dict[str, dict[str, Settings]] = {
             "checkpoint_every": 10,
         },
         "ppo": {
-            "episodes": 832,
+            "episodes": 640,
             "batch": 64,
             "minibatch": 8,
             "epochs": 1,
@@ -51,7 +51,7 @@ PROFILES: dict[str, dict[str, Settings]] = {
             "ptx_per_episode": 1.0,
             "ptx_tokens": 32,
             "warmup": 1,
-            "value_warmup": 2,
+            "value_warmup": 1,
             "ema_decay": 0.0,
             "generate_batch": 64,
             "eval_prompts": 16,

@@ -109,16 +109,30 @@ def member_role_set(*, membership: Membership, role: str) -> None:
     Membership.objects.filter(pk=membership.pk).update(role=role)
 
 
+def _refuse_beyond_own_projects(membership: Membership, by: User) -> None:
+    """Sign-in and password are a person's in every project: who changes them must be admin in all."""
+    user = membership.user
+    mine = by.memberships.filter(role=Role.ADMIN).values("project")
+    beyond = user.memberships.exclude(project__in=mine).exists() or user.is_staff
+    if beyond and not by.is_superuser and user != by:
+        raise StateConflict(
+            f"{user} belongs to more than this project, so one of its admins cannot do that. Ask"
+            " who runs the server: manage.py changepassword, or the site administration."
+        )
+
+
 @transaction.atomic
-def member_active_set(*, membership: Membership, active: bool) -> None:
+def member_active_set(*, membership: Membership, active: bool, by: User) -> None:
     """Let a person sign in, or no longer. Their labels stay either way."""
+    _refuse_beyond_own_projects(membership, by)
     if not active:
         _refuse_losing_last_admin(membership)
     User.objects.filter(pk=membership.user_id).update(is_active=active)
 
 
-def password_reset_link(*, membership: Membership) -> str:
+def password_reset_link(*, membership: Membership, by: User) -> str:
     """The path of a link with which this person sets a new password; it works once."""
+    _refuse_beyond_own_projects(membership, by)
     user = membership.user
     uid = urlsafe_base64_encode(force_bytes(user.pk))
     return reverse("password-reset", args=[uid, default_token_generator.make_token(user)])

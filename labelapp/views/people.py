@@ -109,7 +109,7 @@ def person_active(request: HttpRequest, membership: Membership, pk: int) -> Http
         raise BadInput(_("Say whether the person should be active: yes or no."))
     active = form.cleaned_data["active"]
     try:
-        member_active_set(membership=person, active=active)
+        member_active_set(membership=person, active=active, by=membership.user)
     except StateConflict as error:
         refused(request, error)
     else:
@@ -124,7 +124,11 @@ def person_active(request: HttpRequest, membership: Membership, pk: int) -> Http
 def person_reset(request: HttpRequest, membership: Membership, pk: int) -> HttpResponse:
     """Make a link with which the person sets a new password, and show it, this once."""
     person = member_get(project=membership.project, pk=pk)
-    path = password_reset_link(membership=person)
+    try:
+        path = password_reset_link(membership=person, by=membership.user)
+    except StateConflict as error:
+        refused(request, error)
+        return redirect("people", slug=membership.project.slug)
     shown = {
         "link": request.build_absolute_uri(path),
         "title": _("New password for %(name)s") % {"name": person.user},

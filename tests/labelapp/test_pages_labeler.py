@@ -157,7 +157,8 @@ def test_an_expired_invite_is_explained(project: Project) -> None:
 
 
 def test_a_reset_link_sets_a_new_password_once(project: Project, labeler: User) -> None:
-    link = password_reset_link(membership=Membership.objects.get(user=labeler))
+    admin = factories.make_member(project, "admin")
+    link = password_reset_link(membership=Membership.objects.get(user=labeler), by=admin)
     client = Client()
     form = client.get(link, follow=True)
     assert "Set a new password" in form.content.decode()

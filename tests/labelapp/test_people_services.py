@@ -14,6 +14,7 @@ from labelapp.services.people import (
     invite_create,
     member_active_set,
     member_role_set,
+    password_reset_link,
 )
 from tests.factories import PASSWORD, make_member, make_project, make_user
 
@@ -72,7 +73,7 @@ def test_the_last_admin_can_neither_step_down_nor_be_deactivated() -> None:
     with pytest.raises(StateConflict, match="last admin"):
         member_role_set(membership=membership, role="labeler")
     with pytest.raises(StateConflict, match="last admin"):
-        member_active_set(membership=membership, active=False)
+        member_active_set(membership=membership, active=False, by=admin)
     make_member(project, "admin")
     member_role_set(membership=membership, role="labeler")
     membership.refresh_from_db()
@@ -81,10 +82,31 @@ def test_the_last_admin_can_neither_step_down_nor_be_deactivated() -> None:
 
 def test_a_deactivated_person_is_outside() -> None:
     project = make_project()
-    user = make_member(project)
-    member_active_set(membership=Membership.objects.get(user=user), active=False)
+    user, admin = make_member(project), make_member(project, "admin")
+    member_active_set(membership=Membership.objects.get(user=user), active=False, by=admin)
     with pytest.raises(NotFound):
         membership_get(user=user, slug=project.slug)
+
+
+def test_an_admin_has_no_hold_on_people_of_other_projects() -> None:
+    """Their password would open a project that the admin has no part in."""
+    garden, orchard = make_project("garden"), make_project("orchard")
+    admin, other = make_member(garden, "admin"), make_member(garden, "labeler")
+    membership = Membership.objects.get(user=other)
+    assert password_reset_link(membership=membership, by=admin)
+    Membership.objects.create(project=orchard, user=other, role=Role.ADMIN)
+    with pytest.raises(StateConflict, match="more than this project"):
+        password_reset_link(membership=membership, by=admin)
+    with pytest.raises(StateConflict, match="more than this project"):
+        member_active_set(membership=membership, active=False, by=admin)
+    other.refresh_from_db()
+    assert other.is_active
+    Membership.objects.create(project=orchard, user=admin, role=Role.ADMIN)
+    assert password_reset_link(membership=membership, by=admin)
+    other.is_staff = True
+    other.save()
+    with pytest.raises(StateConflict, match="site administration"):
+        password_reset_link(membership=Membership.objects.get(pk=membership.pk), by=admin)
 
 
 def test_a_project_is_unknown_to_members_of_another() -> None:
