@@ -141,7 +141,7 @@ def test_a_benchmark_runs_and_writes_its_figures(
             assert peer is None and ratio is None
             assert "ratios are null" in done.stdout
         else:
-            assert ratio == pytest.approx(ours["rate"] / peer["rate"], rel=1e-3)
+            assert ratio == pytest.approx(ours["rate"] / peer["rate"], abs=5.1e-4)
     assert found["settings"]["prompt tokens"] == "8 to 64"
     assert found["settings"]["threads"] == 1
     assert names[0] in done.stdout
