@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 STAGE = """
 import os, signal, sys
 import trainer.runtime
-from trainer.__main__ import main
+from trainer.__main__ import leave, main
 
 rank, number, name = sys.argv.pop(1), int(sys.argv.pop(1)), sys.argv.pop(1)
 real, calls = trainer.runtime.Optimiser.step, 0
@@ -46,7 +46,7 @@ def counted(*args):
     return real(*args)
 
 trainer.runtime.Optimiser.step = counted
-sys.exit(main(sys.argv[1:]))
+leave(main(sys.argv[1:]))
 """
 
 COLLECTIVES = """
@@ -121,6 +121,19 @@ def run_two(
     return [status for status, _ in ended]
 
 
+PPO = {
+    "episodes": 21,
+    "batch": 7,  # minibatches of 3, 3 and 1: one process has no row of the last
+    "minibatch": 3,
+    "max_new_tokens": 8,
+    "ptx_per_episode": 0.5,
+    "ptx_tokens": 12,
+    "warmup": 2,
+    "freeze_layers": 1,
+    "ema_decay": 0.5,
+}
+
+
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Settings of the stages, without any dropout, and a run of each on one process."""
@@ -130,31 +143,15 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     rankings = [comparison_row(i, labeler_group="ab"[i // 8]) for i in range(16)]
     grouped = write_snapshot(root / "data" / "grouped", "comparisons", rankings)
     shared = {
-        "learning_rate": 1e-3,
-        "adam_eps": 1e-5,
-        "seed": 4,
-        "precision": "fp32",
-        "threads": 1,
-        "checkpoint_every": 1,
-        "micro_tokens": 64,
-    }
+        "learning_rate": 1e-3, "adam_eps": 1e-5, "seed": 4, "precision": "fp32", "threads": 1,
+        "checkpoint_every": 1, "micro_tokens": 64,
+    }  # fmt: skip
     demonstrations = {"demonstrations": data["demonstrations"]}
     ppo = {
-        **shared,
-        "policy": str(root / "sft" / "model"),
-        "reward": str(root / "reward" / "model"),
-        "prompts": data["prompts"],
+        **shared, **PPO, "policy": str(root / "sft" / "model"),
+        "reward": str(root / "reward" / "model"), "prompts": data["prompts"],
         "pretrain_text": data["pretrain_text"],
-        "episodes": 21,
-        "batch": 7,  # minibatches of 3, 3 and 1: one process has no row of the last
-        "minibatch": 3,
-        "max_new_tokens": 8,
-        "ptx_per_episode": 0.5,
-        "ptx_tokens": 12,
-        "warmup": 2,
-        "freeze_layers": 1,
-        "ema_decay": 0.5,
-    }
+    }  # fmt: skip
     drawing = {
         "model": tiny, "prompts": data["prompts"], "k": 3, "max_new_tokens": 8, "chunk": 6,
         "precision": "fp32", "threads": 1,
@@ -397,4 +394,4 @@ def test_the_launcher_asked_to_stop_leaves_a_checkpoint(
     started.wait(timeout=40)
     assert json.loads((tmp_path / "error.json").read_text())["code"] == Stopped.exit_code
     last = [line["step"] for line in figures(tmp_path)][-1]
-    assert newest(tmp_path)["step"] == last
+    assert newest(tmp_path)["step"] - last in (0, 1)  # 1: asked while it looked at held-out rows
