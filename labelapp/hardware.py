@@ -37,6 +37,7 @@ class Hardware:
 
 _DRAWS_128 = {"sample": {"batch": 128}, "best": {"batch": 128}, "ppo": {"generate_batch": 128}}
 _DRAWS_512 = {"sample": {"batch": 512}, "best": {"batch": 512}, "ppo": {"generate_batch": 512}}
+_SMALL = {"precision": "bf16", "micro_tokens": 4096, "gradient_checkpointing": True}
 _LARGE = {"precision": "bf16", "micro_tokens": 32768}
 
 HARDWARE: dict[str, Hardware] = {
@@ -45,16 +46,9 @@ HARDWARE: dict[str, Hardware] = {
     # each process has a core: gloo adds up the gradients
     "cpu-2": Hardware(processes=2, training={"threads": 1}, stages={"sample": {"threads": 1}}),
     # activations are made again in the backward pass
-    "gpu-24gb": Hardware(
-        training={"precision": "bf16", "micro_tokens": 4096, "gradient_checkpointing": True},
-        stages=_DRAWS_128,
-    ),
+    "gpu-24gb": Hardware(training=_SMALL, stages=_DRAWS_128),
     "gpu-80gb": Hardware(training=_LARGE, stages=_DRAWS_512),
     # every GPU of the machine holds the whole model and has its share of the rows
-    "gpus-24gb": Hardware(
-        processes="gpu",
-        training={"precision": "bf16", "micro_tokens": 4096, "gradient_checkpointing": True},
-        stages=_DRAWS_128,
-    ),
+    "gpus-24gb": Hardware(processes="gpu", training=_SMALL, stages=_DRAWS_128),
     "gpus-80gb": Hardware(processes="gpu", training=_LARGE, stages=_DRAWS_512),
 }

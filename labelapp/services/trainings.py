@@ -4,6 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
@@ -119,27 +120,28 @@ def _judge(training: Training) -> ModelVersion | None:
 
     None in round 1, and where no held-out prompt has a demonstration to be asked about.
     """
-    held_out = Demonstration.objects.filter(
-        project=training.project, surplus=False, prompt__split=Split.VALID
-    )
-    if not training.include_simulated:
-        held_out = held_out.filter(simulated=False)
+    held_out = _demonstrations(training.project, Split.VALID, training.include_simulated)
     current = training.project.versions.filter(
         role=ModelVersion.Role.REWARD, state=ModelVersion.State.CURRENT
     )
     return current.first() if held_out.exists() else None
 
 
+def _demonstrations(
+    project: Project, split: str, include_simulated: bool
+) -> QuerySet[Demonstration]:
+    """Those that a training with or without simulated labels has of a split."""
+    found = Demonstration.objects.filter(project=project, surplus=False, prompt__split=split)
+    return found if include_simulated else found.filter(simulated=False)
+
+
 def training_label_counts(*, project: Project, include_simulated: bool = False) -> tuple[int, int]:
     """Demonstrations and rankings that training would learn from: those of the train split."""
-    demonstrations = Demonstration.objects.filter(
-        project=project, surplus=False, prompt__split=Split.TRAIN
-    )
+    demonstrations = _demonstrations(project, Split.TRAIN, include_simulated)
     rankings = Ranking.objects.filter(
         project=project, surplus=False, task__prompt__split=Split.TRAIN
     )
     if not include_simulated:
-        demonstrations = demonstrations.filter(simulated=False)
         rankings = rankings.filter(simulated=False)
     return demonstrations.count(), rankings.count()
 
