@@ -14,6 +14,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,6 @@ class EmbeddedServers:
         self.postgres_data = self.folder / "postgres"
         self.valkey_data = self.folder / "valkey"
         self._users: IO[str] | None = None
-        self._valkey: subprocess.Popen[bytes] | None = None
 
     # --- used by several processes
 
@@ -121,8 +121,6 @@ class EmbeddedServers:
 
     def valkey_pid(self) -> int | None:
         """The running server's process id, or None."""
-        if self._valkey is not None:
-            self._valkey.poll()  # reap it, where it was our child
         return _living(self.valkey_data / "valkey.pid", "valkey")
 
     # --- inside the mutex
@@ -156,9 +154,6 @@ class EmbeddedServers:
                 process.wait(STOP_SECONDS)
             except psutil.TimeoutExpired:
                 process.kill()
-        if self._valkey is not None:
-            self._valkey.wait(STOP_SECONDS)
-            self._valkey = None
 
     def _state(self, postgres_runs: bool, valkey_runs: bool) -> _State:
         """The kept state; a port that something else took meanwhile is replaced."""
@@ -256,7 +251,7 @@ class EmbeddedServers:
         config.write_text("\n".join(lines) + "\n")
         log = self.valkey_data / "log"
         with log.open("ab") as output:
-            self._valkey = subprocess.Popen(
+            process = subprocess.Popen(
                 [str(get_binary_path()), str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -264,9 +259,11 @@ class EmbeddedServers:
                 cwd=self.valkey_data,
                 start_new_session=True,
             )
+        # whoever stops or kills it, this process reaps its child
+        threading.Thread(target=process.wait, daemon=True).start()
         deadline = time.monotonic() + START_SECONDS
         while not _answers_ping(state):
-            if self._valkey.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace")[-1500:]
                 raise EmbeddedError(f"The embedded Valkey server does not start:\n{tail}")
             time.sleep(0.05)

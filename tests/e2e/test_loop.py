@@ -181,7 +181,9 @@ def test_what_labelers_teach_answers_the_next_round(
         labeler.locator("#next").click()
         labeler.wait_for_url(re.compile(r"/task/"))
         assert str(new) not in labeler.content()
+        task = labeler.url
         rank_one(labeler)
+        labeler.wait_for_url(lambda now: now != task)  # a page that is on its way may never close
         wait_until(
             lambda: Ranking.objects.filter(task__round=second).exists(),
             seconds=20,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 import redis
@@ -117,6 +118,9 @@ def test_the_last_user_stops_the_servers(servers: EmbeddedServers) -> None:
     assert (other.postgres_pid(), other.valkey_pid()) == pids
     other.release()
     assert (other.postgres_pid(), other.valkey_pid()) == (None, None)
+    assert pids[1] is not None
+    psutil.wait_procs([child for child in psutil.Process().children() if child.pid == pids[1]], 5)
+    assert not psutil.pid_exists(pids[1])  # not even as a zombie of the one that started it
 
 
 def test_a_killed_user_leaves_no_lock(servers: EmbeddedServers) -> None:
