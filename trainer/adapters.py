@@ -2,18 +2,17 @@
 
 A layer with adapter A [r, in], B [out, r] gives W x + (alpha / r) B A x; B starts at 0. A backbone
 may hold several adapters by name, and each model that uses it says before every run which is on.
-A weight's name tells what it is: ``<layer>.lora_A.<adapter>.weight``.
+A weight's name tells what it is: ``<layer>.lora_A.<adapter>.weight``. peft takes seconds to load, so
+only a run that has adapters loads it.
 """
 
 import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -23,6 +22,9 @@ from trainer.errors import ModelError
 from trainer.records import write_atomic
 from trainer.stack import Stack, compact
 from trainer.stage_io import replaced_folder
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 ADAPTER = "adapter"
 _WEIGHTS, _SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -55,8 +57,10 @@ def adapt(model: nn.Module, stack: Stack, config: TrainConfig, name: str) -> Non
     stack.select = partial(switch, stack.backbone, name)
 
 
-def add_adapter(stack: Stack, name: str, lora: LoraConfig, layers: list[str], seed: int) -> None:
+def add_adapter(stack: Stack, name: str, lora: "LoraConfig", layers: list[str], seed: int) -> None:
     """Put an adapter into these layers of a backbone, trained above its frozen blocks."""
+    from peft import inject_adapter_in_model
+
     training = stack.backbone.training
     known = {id(p): p.requires_grad for p in stack.backbone.parameters()}
     lora.target_modules = set(layers)
@@ -83,6 +87,8 @@ def lighten(stack: Stack) -> None:
 
 def targets(stack: Stack, wanted: tuple[str, ...]) -> list[str]:
     """Names in the backbone of the linear layers to adapt; ModelError if a wanted one is not there."""
+    from peft.tuners.lora import LoraLayer
+
     above = {id(module) for block in stack.blocks[stack.frozen :] for module in block.modules()}
     linear = [
         name
@@ -103,8 +109,10 @@ def targets(stack: Stack, wanted: tuple[str, ...]) -> list[str]:
     return [n for n in linear if any(f".{n}".endswith(f".{want}") for want in wanted)]
 
 
-def lora_config(stack: Stack, layers: list[str], config: TrainConfig) -> LoraConfig:
+def lora_config(stack: Stack, layers: list[str], config: TrainConfig) -> "LoraConfig":
     """The settings in peft's words."""
+    from peft import LoraConfig
+
     layer = stack.backbone.get_submodule(layers[0])
     conv = isinstance(getattr(layer, "base_layer", layer), Conv1D)
     return LoraConfig(
@@ -122,6 +130,8 @@ def switch(backbone: nn.Module, name: str | None) -> None:
     Not by peft's own switch, which changes what requires gradients too: those of a model whose
     adapter is off for the moment would be dropped without a word.
     """
+    from peft.tuners.lora import LoraLayer
+
     for module in backbone.modules():
         if isinstance(module, LoraLayer):
             module._disable_adapters = name is None
@@ -165,6 +175,8 @@ def save_adapter(
 
     The same weights give the same bytes, and no file names a path of this machine.
     """
+    from peft import LoraConfig
+
     prefix = f"{model.base_model_prefix}."
     layers = {layer.removeprefix(prefix) for layer in factors(weights)}
     module = model.get_submodule(prefix + min(layers))
@@ -193,7 +205,7 @@ def _plain_name(name: str) -> str:
 class Saved(NamedTuple):
     """An adapter read from its folder."""
 
-    lora: LoraConfig
+    lora: "LoraConfig"
     factors: dict[str, Factors]  # by the layer's name in the backbone
     head: Tensor | None  # [1, H] weight of the scalar head
 
@@ -208,6 +220,8 @@ class Saved(NamedTuple):
 
 def read_adapter(folder: Path, prefix: str) -> Saved:
     """An adapter that ``save_adapter`` wrote for a model whose backbone has this prefix."""
+    from peft import PeftConfig
+
     try:
         lora = PeftConfig.from_pretrained(str(folder))
         tensors = load_file(folder / _WEIGHTS)
