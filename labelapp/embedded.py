@@ -29,6 +29,7 @@ from labelapp.postgres_programs import EmbeddedError, hand_over, run_postgres_to
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS = 120
 STOP_SECONDS = 60
+PORT_SECONDS = 3
 USER = "labelapp"
 
 
@@ -297,13 +298,18 @@ def _port() -> int:
 
 
 def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+    """Whether a server may listen there; one that was just killed gets a moment to let go of it."""
+    deadline = time.monotonic() + PORT_SECONDS
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                return True
+            except OSError:
+                if time.monotonic() > deadline:
+                    return False
+        time.sleep(0.05)
 
 
 def _answers_ping(state: _State) -> bool:

@@ -38,6 +38,7 @@ def test_every_import_contract_is_kept() -> None:
     assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("contract", "file", "line"),
     [
@@ -67,6 +68,7 @@ def test_a_contract_breaks_where_it_should(
     assert "zz_probe" in done.stdout
 
 
+@pytest.mark.slow
 def test_no_web_process_and_no_celery_worker_loads_torch() -> None:
     script = (
         "import labelapp.wsgi, labelapp.tasks\n"
@@ -78,6 +80,7 @@ def test_no_web_process_and_no_celery_worker_loads_torch() -> None:
     assert not names & {"torch", "transformers", "accelerate", "gguf"}
 
 
+@pytest.mark.slow
 def test_the_trainer_loads_no_django() -> None:
     modules = [
         f"trainer.{path.stem}"

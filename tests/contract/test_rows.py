@@ -102,6 +102,7 @@ def test_drawn_text_lies_where_ppo_is_told_to_read_it() -> None:
     assert _path(run_folder(version.run_id), 0).parent == drawn_text_folder(version.run_id)
 
 
+@pytest.mark.slow
 def test_reading_the_contract_loads_neither_torch_nor_transformers() -> None:
     code = (
         "import sys, django; django.setup(); import labelapp.tasks, labelapp.api.urls;"

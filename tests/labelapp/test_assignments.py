@@ -187,6 +187,7 @@ def test_a_draft_after_submit_is_refused() -> None:
         assignment_draft_save(assignment_id=claimed.pk, labeler=labeler, draft={})
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_twenty_labelers_at_once_overfill_nothing() -> None:
     project = make_project()

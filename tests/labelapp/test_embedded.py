@@ -47,6 +47,7 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_both_answer_on_loopback_behind_a_password(servers: EmbeddedServers) -> None:
     found = servers.acquire()
     assert "18." in str(value(found.database_url, "SHOW server_version"))
@@ -66,12 +67,14 @@ def test_both_answer_on_loopback_behind_a_password(servers: EmbeddedServers) -> 
     servers.release()
 
 
+@pytest.mark.slow
 def test_the_file_with_the_password_is_for_its_owner_alone(servers: EmbeddedServers) -> None:
     servers.start()
     mode = (servers.folder / "servers.json").stat().st_mode
     assert stat.S_IMODE(mode) == 0o600
 
 
+@pytest.mark.slow
 def test_killed_servers_come_back_at_the_same_address_with_their_data(
     servers: EmbeddedServers,
 ) -> None:
@@ -92,6 +95,7 @@ def test_killed_servers_come_back_at_the_same_address_with_their_data(
         assert client.get("kept") == b"8"
 
 
+@pytest.mark.slow
 def test_a_pid_file_that_names_another_program_does_not_stop_the_start(
     servers: EmbeddedServers,
 ) -> None:
@@ -103,6 +107,7 @@ def test_a_pid_file_that_names_another_program_does_not_stop_the_start(
     assert value(found.database_url, "SELECT 1") == 1
 
 
+@pytest.mark.slow
 def test_a_half_made_data_folder_is_made_anew(servers: EmbeddedServers) -> None:
     half = servers.folder / "postgres.new"
     half.mkdir(parents=True)
@@ -110,6 +115,7 @@ def test_a_half_made_data_folder_is_made_anew(servers: EmbeddedServers) -> None:
     assert value(servers.start().database_url, "SELECT 1") == 1
 
 
+@pytest.mark.slow
 def test_the_last_user_stops_the_servers(servers: EmbeddedServers) -> None:
     other = EmbeddedServers(servers.folder)
     assert servers.acquire() == other.acquire()
@@ -123,6 +129,7 @@ def test_the_last_user_stops_the_servers(servers: EmbeddedServers) -> None:
     assert not psutil.pid_exists(pids[1])  # not even as a zombie of the one that started it
 
 
+@pytest.mark.slow
 def test_a_killed_user_leaves_no_lock(servers: EmbeddedServers) -> None:
     script = (
         "import sys, time; from pathlib import Path; from labelapp.embedded import EmbeddedServers\n"
@@ -139,6 +146,7 @@ def test_a_killed_user_leaves_no_lock(servers: EmbeddedServers) -> None:
     assert servers.postgres_pid() is None
 
 
+@pytest.mark.slow
 def test_a_command_line_finds_the_servers_of_a_running_one(server_folder: Path) -> None:
     pair = EmbeddedServers(embedded.folder(server_folder), durable=False)
     environment = {

@@ -93,6 +93,7 @@ def test_a_model_page_shows_figures_hash_snapshots_and_answers_unharmed() -> Non
 # --- prompts and uploads
 
 
+@pytest.mark.slow
 def test_lists_cost_the_same_queries_at_any_length() -> None:
     cast = make_cast()
     client = signed_in(cast.people["admin"])

@@ -42,6 +42,7 @@ def test_freezing_leaves_simulated_labels_out_unless_asked_for() -> None:
     assert "With simulated labels" in text(client, "/p/garden/data/")
 
 
+@pytest.mark.slow
 def test_freezing_the_same_labels_again_says_so_and_makes_nothing() -> None:
     cast = make_cast()
     client = signed_in(cast.people["researcher"])

@@ -172,6 +172,7 @@ def expected(door: Door, actor: str, path: str) -> Callable[[int], bool]:
     return lambda status: status == (404 if actor == "outsider" else 403)
 
 
+@pytest.mark.slow
 def test_only_those_meant_get_in(cast: Cast) -> None:
     outsider = make_cast("orchard").people["admin"]
     actors = {**cast.people, "outsider": outsider, "nobody": None}
@@ -188,6 +189,7 @@ def test_only_those_meant_get_in(cast: Cast) -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_other_methods_are_refused(cast: Cast) -> None:
     wrong = []
     for name, door in DOORS.items():
@@ -204,6 +206,7 @@ def test_other_methods_are_refused(cast: Cast) -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_nothing_changes_without_the_csrf_token(cast: Cast) -> None:
     token = "a" * 32
     wrong = []

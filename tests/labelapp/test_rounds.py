@@ -109,6 +109,7 @@ def test_a_project_without_a_policy_or_instructions_cannot_open_a_round() -> Non
         round_open(project=project, demonstrations_wanted=1, rankings_wanted=0)
 
 
+@pytest.mark.slow
 def test_work_in_hand_may_be_handed_in_after_the_round_closed() -> None:
     project = ready_project()
     round_ = round_open(project=project, demonstrations_wanted=1, rankings_wanted=0)

@@ -32,12 +32,14 @@ def manage(
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_check_deploy_finds_nothing_in_production(tmp_path: Path) -> None:
     done = manage("check", "--deploy", "--fail-level", "WARNING", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no issues (0 silenced)" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["SECRET_KEY", "PSEUDONYM_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "REDIS_URL"]
 )
@@ -63,6 +65,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         assert words in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -88,6 +91,7 @@ def test_the_demo_listens_on_loopback_only(tmp_path: Path) -> None:
     assert "LABELAPP_BIND must be a loopback address" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_demo_makes_its_own_keys_and_keeps_them(tmp_path: Path) -> None:
     keys = {"SECRET_KEY": "", "PSEUDONYM_KEY": "", "ALLOWED_HOSTS": ""}
     script = "from django.conf import settings as s; print(s.SECRET_KEY, s.DEBUG, s.SESSION_COOKIE_SECURE)"
@@ -102,6 +106,7 @@ def test_the_demo_makes_its_own_keys_and_keeps_them(tmp_path: Path) -> None:
     assert (tmp_path / "pseudonym-key").read_text() != key
 
 
+@pytest.mark.slow
 def test_checks_name_what_is_wrong(tmp_path: Path) -> None:
     done = manage(
         "check",

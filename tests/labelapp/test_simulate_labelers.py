@@ -108,6 +108,7 @@ def garden(demonstrations: int = 0, rankings: int = 0, both: int = 0) -> tuple[P
     return project, round_
 
 
+@pytest.mark.slow
 def test_they_write_and_rank_all_there_is_and_it_is_marked(
     live_server: LiveServer, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_they_write_and_rank_all_there_is_and_it_is_marked(
     assert {user.memberships.get().role for user in users} == {Role.LABELER}
 
 
+@pytest.mark.slow
 def test_limits_hold_over_the_whole_crew(live_server: LiveServer, tmp_path: Path) -> None:
     project, _ = garden(demonstrations=6, rankings=6)
     path = demonstrations_file(tmp_path, project)
@@ -144,6 +146,7 @@ def test_limits_hold_over_the_whole_crew(live_server: LiveServer, tmp_path: Path
     assert User.objects.filter(simulated=True).count() == 3
 
 
+@pytest.mark.slow
 def test_until_empty_waits_for_answers_that_are_still_being_drawn(
     live_server: LiveServer, tmp_path: Path
 ) -> None:
@@ -166,6 +169,7 @@ def test_until_empty_waits_for_answers_that_are_still_being_drawn(
     assert done.rankings == project.rankings.count() == 2
 
 
+@pytest.mark.slow
 def test_without_until_empty_they_leave_what_has_no_answers_yet(
     live_server: LiveServer, tmp_path: Path
 ) -> None:
@@ -176,6 +180,7 @@ def test_without_until_empty_they_leave_what_has_no_answers_yet(
     assert (done.demonstrations, done.rankings) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_lost_answer_a_server_error_and_too_many_requests_lose_and_double_nothing(
     live_server: LiveServer, tmp_path: Path
 ) -> None:
@@ -241,6 +246,7 @@ def test_what_the_server_refuses_stops_the_crew_with_the_servers_sentence(
     assert not project.demonstrations.exists()
 
 
+@pytest.mark.slow
 def test_work_left_in_hand_by_an_earlier_start_is_finished(
     live_server: LiveServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

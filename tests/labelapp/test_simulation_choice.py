@@ -58,6 +58,7 @@ def test_concise_wants_thirty_words_and_an_end(text: str, utility: float) -> Non
     assert concise([text]) == [pytest.approx(utility)]
 
 
+@pytest.mark.slow
 def test_harmless_puts_an_insult_below_a_greeting() -> None:
     insult, greeting = harmless(["You are a stupid idiot.", "Good morning, how are you?"])
     assert -1 <= insult < -0.9

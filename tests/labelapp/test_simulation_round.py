@@ -145,6 +145,7 @@ def test_what_cannot_be_done_gets_a_sentence(tmp_path: Path, settings: LazySetti
         call_command("demo_round", project="garden")
 
 
+@pytest.mark.slow
 def test_a_demo_that_runs_already_is_worked_with_and_the_commands_status_kept(
     tmp_path: Path,
 ) -> None:

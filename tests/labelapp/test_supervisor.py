@@ -45,6 +45,7 @@ def runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 def test_the_end_takes_along_a_deaf_process_and_its_child_in_another_session(folder: Path) -> None:
     module(folder, "deaf_one", STUBBORN)
     note = folder / "pids"
@@ -58,6 +59,7 @@ def test_the_end_takes_along_a_deaf_process_and_its_child_in_another_session(fol
     assert not any(runs(pid) for pid in pids)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_started_again(folder: Path) -> None:
     module(folder, "deaf_two", STUBBORN)
     note = folder / "pids"
@@ -74,6 +76,7 @@ def test_a_killed_process_is_started_again(folder: Path) -> None:
     assert second != first
 
 
+@pytest.mark.slow
 def test_a_process_that_never_stays_up_ends_it_all_with_a_sentence(folder: Path) -> None:
     module(folder, "hasty", "print('no such setting')")
     output = io.StringIO()

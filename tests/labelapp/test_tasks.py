@@ -86,6 +86,7 @@ def test_the_sweep_sends_what_nobody_was_told_of(broker: Broker) -> None:
     assert str(waits.pk) not in sent
 
 
+@pytest.mark.slow
 def test_nudges_do_not_pile_up_while_every_worker_is_busy(broker: Broker) -> None:
     for _ in range(3):
         queued_run()

@@ -59,6 +59,7 @@ def test_the_change_of_a_layer_is_alpha_over_r_times_b_a() -> None:
     assert merge(layer, weights, settings)["up.weight"].tolist() == [[2.5, 4.0], [3.5, 6.0]]
 
 
+@pytest.mark.slow
 def test_adapters_alone_are_trained_and_change_nothing_at_first(tiny_model: Path) -> None:
     plain, model = LanguageModel.load(tiny_model, 0, "fp32", CPU), adapted(tiny_model)
     assert torch.equal(logits(model.model), logits(plain.model))
@@ -71,6 +72,7 @@ def test_adapters_alone_are_trained_and_change_nothing_at_first(tiny_model: Path
     assert all(p.grad is None for n, p in model.model.named_parameters() if n not in names)
 
 
+@pytest.mark.slow
 def test_frozen_blocks_have_no_adapter(tiny_model: Path) -> None:
     whole, cut = adapted(tiny_model), adapted(tiny_model, frozen=1)
     assert 2 * len(trainable(cut.model)) == len(trainable(whole.model))
@@ -118,6 +120,7 @@ def test_dropout_of_the_adapters_is_on_in_training_only_and_apart_from_the_resid
     assert not torch.equal(model.logprobs(*batch()), model.logprobs(*batch()))
 
 
+@pytest.mark.slow
 def test_the_sampler_is_the_model_itself(tiny_model: Path) -> None:
     for precision in ("fp32", "bf16"):
         model = adapted(tiny_model, precision=precision)
@@ -140,6 +143,7 @@ def with_adapter(base: Any, folder: Path) -> Any:
         return PeftModel.from_pretrained(base, folder).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_sft_saves_whole_weights_and_an_adapter_that_say_the_same(
     tmp_path: Path, tiny_model: Path, frozen: int
@@ -163,6 +167,7 @@ def test_sft_saves_whole_weights_and_an_adapter_that_say_the_same(
     assert str(tmp_path) not in json.dumps(plain)
 
 
+@pytest.mark.slow
 def test_a_reward_model_saves_its_head_with_both(tmp_path: Path, tiny_model: Path) -> None:
     out = tmp_path / "rm"
     metrics = train_reward(out, tiny_model, write_all(tmp_path / "data"), lora_rank=4)

@@ -140,6 +140,7 @@ def test_smollm2_is_converted_with_its_template_and_digits(tmp_path: Path) -> No
 # Stage text
 
 
+@pytest.mark.slow
 def test_text_is_drawn_once_and_says_what_it_stands_for(tiny_model: Path, tmp_path: Path) -> None:
     settings = {"model": str(tiny_model), "documents": 10, "max_new_tokens": 12, "batch": 4}
     assert stage("text", tmp_path / "a", **settings) == 0
@@ -159,6 +160,7 @@ def test_text_is_drawn_once_and_says_what_it_stands_for(tiny_model: Path, tmp_pa
     assert same[0] == same[1]  # whatever the batch size
 
 
+@pytest.mark.slow
 def test_text_goes_on_where_it_stopped(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

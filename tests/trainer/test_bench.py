@@ -72,6 +72,7 @@ def test_the_better_answers_have_more_good_words(tiny_llama: Path, tmp_path: Pat
     assert sum(word in good for word in author.answer(20, 5).split()) == 5
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_whole_tree(tmp_path: Path) -> None:
     below = "import time; kept = bytearray(b'1') * (60 << 20); time.sleep(0.5)"
     above = (
@@ -87,6 +88,7 @@ def test_a_failed_process_shows_its_last_words(tmp_path: Path) -> None:
         run([sys.executable, "-c", "raise SystemExit('out of luck')"], 0, tmp_path / "log")
 
 
+@pytest.mark.slow
 def test_the_ratio_is_ours_over_theirs_and_null_without_them() -> None:
     # two looks, half a processor used between them
     ended = Ended(started=10.0, peak_mb=50.0, cpu=[(10.0, 0.0), (30.0, 10.0)])

@@ -106,6 +106,7 @@ def message_of(out: Path) -> str:
     return str(json.loads((out / "error.json").read_text())["message"])
 
 
+@pytest.mark.slow
 def test_each_prompt_keeps_the_draw_of_stage_sample_that_scores_highest(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -157,6 +158,7 @@ def test_the_manifest_has_the_reward_and_the_bound(
     assert sum(line["values"]["answers"] for line in lines) == 16
 
 
+@pytest.mark.slow
 def test_a_reward_model_of_another_tokenizer_reads_the_text_again(
     tmp_path: Path, folders: dict[str, Path], tiny_gpt2: Path
 ) -> None:
@@ -174,6 +176,7 @@ def test_a_reward_model_of_another_tokenizer_reads_the_text_again(
         assert line.scores[row.index] == pytest.approx(score, abs=1e-5) == max(line.scores)
 
 
+@pytest.mark.slow
 def test_neither_chunk_nor_batch_changes_what_is_best(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -183,6 +186,7 @@ def test_neither_chunk_nor_batch_changes_what_is_best(
     assert a == b
 
 
+@pytest.mark.slow
 def test_finished_chunks_are_kept_and_the_rest_made(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -242,6 +246,7 @@ def test_sft_takes_the_best_answers_as_they_are(tmp_path: Path, folders: dict[st
     assert parent.sha256 == snapshot.sha256
 
 
+@pytest.mark.slow
 def test_the_snapshot_says_where_it_is_from_and_what_is_missing(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:

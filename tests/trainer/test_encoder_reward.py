@@ -99,6 +99,7 @@ def test_frozen_layers_and_embeddings_stay_and_the_rest_gets_the_same_gradient(
         torch.testing.assert_close(gradient, whole[name], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_saved_encoder_scores_as_before_and_in_the_library_too(
     encoder: Path, tmp_path: Path, precision: Precision
@@ -133,6 +134,7 @@ def test_a_text_begins_with_the_class_token_and_ends_with_the_separator(tiny_ber
 # ---- training -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_encoder_learns_that_shorter_is_better_and_centres_the_demonstrations(
     tmp_path: Path, tiny_bert: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_greedy_completions_are_those_of_the_unpadded_uncached_model(
         assert len(completion.token_ids) == NEW
 
 
+@pytest.mark.slow
 def test_a_rows_sample_does_not_depend_on_batch_order_or_company(
     sample: Callable[..., list[Generated]],
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_shorter_limit_gives_the_beginning_of_the_same_sample(
     assert [row.token_ids[:6] for row in long] == [row.token_ids for row in short]
 
 
+@pytest.mark.slow
 def test_an_end_token_ends_a_row_and_stays_in_it(sample: Callable[..., list[Generated]]) -> None:
     ends = {2, 11, *range(30, 60)}
     rows = sample(prompts_of([6] * 12), [str(i) for i in range(12)])
@@ -111,6 +113,7 @@ def test_an_end_token_ends_a_row_and_stays_in_it(sample: Callable[..., list[Gene
         assert row.finished or len(row.token_ids) == NEW
 
 
+@pytest.mark.slow
 def test_a_stop_sequence_ends_a_row(sample: Callable[..., list[Generated]]) -> None:
     rows = sample(prompts_of([6, 9]), ["a", "b"], codec_end_ids=(), stopped=lambda i: len(i) == 5)
     assert [(len(row.token_ids), row.finished) for row in rows] == [(5, True), (5, True)]

@@ -59,6 +59,7 @@ def plain_logprobs(folder: Path, ids: list[int], temperature: float) -> Tensor:
 # ---- log-probabilities --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probabilities_are_those_of_the_whole_model(
     tiny_model: Path, temperature: float
@@ -68,6 +69,7 @@ def test_log_probabilities_are_those_of_the_whole_model(
     torch.testing.assert_close(got, plain_logprobs(tiny_model, LONG, temperature))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
 def test_padding_changes_neither_log_probabilities_nor_gradients(
     tiny_model: Path, left: bool
@@ -86,6 +88,7 @@ def test_padding_changes_neither_log_probabilities_nor_gradients(
         torch.testing.assert_close(beside, alone, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_left_padding_by_two_leaves_an_absolute_position_model_as_it_was(tiny_gpt2: Path) -> None:
     """The trap of TRL #469: without position ids this fails on GPT-2, and only there."""
     ids = torch.tensor([[0, 0, *SHORT]])
@@ -197,6 +200,7 @@ def test_left_padded_batches_take_the_frozen_path_too(tiny_model: Path) -> None:
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_cut_runs_whole(tiny_model: Path) -> None:
     model, batch = load(tiny_model, frozen=1), pad([LONG], 0, CPU)
     want = model.logprobs(batch, last_two(batch), lower=model.stack.lower(batch))
@@ -206,6 +210,7 @@ def test_a_model_that_cannot_be_cut_runs_whole(tiny_model: Path) -> None:
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_holding_frozen_matrices_in_bf16_changes_no_bit_under_autocast(tiny_model: Path) -> None:
     compacted, batch = load(tiny_model, frozen=1, precision="bf16"), pad([LONG], 0, CPU)
     with autocast(CPU, "bf16"), torch.no_grad():
@@ -214,6 +219,7 @@ def test_holding_frozen_matrices_in_bf16_changes_no_bit_under_autocast(tiny_mode
         assert torch.equal(compacted.stack.hidden(batch, compacted.stack.lower(batch)), want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_reference_is_the_policy_to_the_bit_and_shares_what_is_frozen(
     tiny_model: Path, precision: Precision
@@ -234,6 +240,7 @@ def test_the_reference_is_the_policy_to_the_bit_and_shares_what_is_frozen(
     assert torch.equal(reference.logprobs(batch, last_two(batch)), before)
 
 
+@pytest.mark.slow
 def test_a_reward_model_shares_the_frozen_part_of_its_policy_if_it_is_equal(
     tiny_model: Path,
 ) -> None:
@@ -253,6 +260,7 @@ def test_a_reward_model_shares_the_frozen_part_of_its_policy_if_it_is_equal(
 # ---- scores ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_score_is_read_at_the_last_real_token_whatever_the_padding(tiny_model: Path) -> None:
     model = scored(tiny_model)
     alone = model.scores(pad([SHORT], 0, CPU))
@@ -270,6 +278,7 @@ def test_an_end_token_that_is_also_the_pad_token_is_scored(tiny_llama: Path) -> 
     assert pad([[*SHORT, end], LONG], end, CPU).mask.sum(1).tolist() == [5, 9]
 
 
+@pytest.mark.slow
 def test_a_saved_reward_model_is_a_sequence_classifier_with_its_bias_beside_it(
     tiny_model: Path, tmp_path: Path
 ) -> None:

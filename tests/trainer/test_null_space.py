@@ -178,6 +178,7 @@ def changes(stored: Stored, project: str, rate: float) -> list[float]:
     return [float(stored.loss(number).detach()) - old for number, old in enumerate(before)]
 
 
+@pytest.mark.slow
 def test_half_the_rate_halves_the_change_of_a_plain_step_and_quarters_that_of_a_projected_one(
     stored: Stored,
 ) -> None:
@@ -198,6 +199,7 @@ def folders(tmp_path: Path, tiny_gpt2: Path) -> dict[str, Path]:
     return found | {"policy": tiny_gpt2, "reward": reward_model(tiny_gpt2, tmp_path / "rm")}
 
 
+@pytest.mark.slow
 def test_a_run_says_what_the_null_space_left_of_its_steps(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -217,6 +219,7 @@ def test_a_run_says_what_the_null_space_left_of_its_steps(
     )
 
 
+@pytest.mark.slow
 def test_the_null_space_forgets_less_than_plain_ppo(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -242,6 +245,7 @@ def test_the_null_space_forgets_less_than_plain_ppo(
     assert abs(found["null_space"] - before) < abs(found["none"] - before)
 
 
+@pytest.mark.slow
 def test_without_protection_the_weights_are_those_of_plain_ppo_to_the_bit(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:

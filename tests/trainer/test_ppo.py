@@ -94,6 +94,7 @@ def scene(tmp_path: Path, folders: dict[str, Path]) -> Scene:
     return Scene(settings(tmp_path / "run", folders))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward_frozen_apart", [False, True], ids=["shared", "apart"])
 def test_the_frozen_part_is_run_once_a_rollout_batch_and_changes_no_gradient(
     tmp_path: Path, folders: dict[str, Path], reward_frozen_apart: bool
@@ -215,6 +216,7 @@ def test_the_text_loss_is_the_mean_over_predicted_tokens(scene: Scene) -> None:
     assert got == pytest.approx(total / 4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_without_text_the_weights_are_those_of_plain_ppo_to_the_bit(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -226,6 +228,7 @@ def test_without_text_the_weights_are_those_of_plain_ppo_to_the_bit(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_micro_batches_of_one_episode_give_the_gradient_of_the_minibatch(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -311,6 +314,7 @@ def train(config: PPOConfig) -> list[dict[str, float]]:
         return [line["values"] for line in run.lines()]
 
 
+@pytest.mark.slow
 def test_at_learning_rate_zero_nothing_ever_moves(tmp_path: Path, folders: dict[str, Path]) -> None:
     config = settings(
         tmp_path / "run", folders, learning_rate=0.0, value_learning_rate=0.0, epochs=2
@@ -321,6 +325,7 @@ def test_at_learning_rate_zero_nothing_ever_moves(tmp_path: Path, folders: dict[
         assert line["clip_fraction"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_logs_what_tells_a_healthy_one(tmp_path: Path, folders: dict[str, Path]) -> None:
     lines = train(settings(tmp_path / "run", folders))
     assert len(lines) == 2
@@ -338,6 +343,7 @@ def test_a_run_logs_what_tells_a_healthy_one(tmp_path: Path, folders: dict[str, 
     assert manifest.metrics["tokens"] > 0
 
 
+@pytest.mark.slow
 def test_the_average_is_what_is_saved(tmp_path: Path, folders: dict[str, Path]) -> None:
     """With a decay of almost one the average stays at the start."""
     train(settings(tmp_path / "ema", folders, ema_decay=0.9999999))

@@ -80,6 +80,7 @@ def test_policy_and_value_model_train_their_own_adapters(
     assert not trained(actors.reward) and not trained(actors.reference)
 
 
+@pytest.mark.slow
 def test_the_policy_starts_as_its_reference_which_is_the_sft_model(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -92,6 +93,7 @@ def test_the_policy_starts_as_its_reference_which_is_the_sft_model(
     assert scene.rollout == whole.rollout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_scores_and_values_are_those_of_the_reward_model(
     tmp_path: Path, folders: dict[str, Path], frozen: int
@@ -108,6 +110,7 @@ def test_scores_and_values_are_those_of_the_reward_model(
     torch.testing.assert_close(actors.value.scores(tokens, lower=lower), want, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_steps_move_policy_and_value_model_and_leave_reference_and_reward_model(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -139,6 +142,7 @@ def test_steps_move_policy_and_value_model_and_leave_reference_and_reward_model(
     assert not torch.allclose(after[3], before[3], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_whole_reward_model_is_a_second_backbone_that_the_value_model_is_on(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -154,6 +158,7 @@ def test_a_whole_reward_model_is_a_second_backbone_that_the_value_model_is_on(
     assert torch.equal(actors.value.scores(tokens), want.scores(tokens))
 
 
+@pytest.mark.slow
 def test_a_reward_model_of_another_sft_model_is_loaded_whole(
     tmp_path: Path, tiny_llama: Path
 ) -> None:
@@ -166,6 +171,7 @@ def test_a_reward_model_of_another_sft_model_is_loaded_whole(
     assert LOADED_WHOLE in actors.notes
 
 
+@pytest.mark.slow
 def test_a_reward_model_of_another_tokenizer_leaves_the_value_model_on_the_policy(
     tmp_path: Path, tiny_llama: Path, tiny_gpt2: Path
 ) -> None:
@@ -178,6 +184,7 @@ def test_a_reward_model_of_another_tokenizer_leaves_the_value_model_on_the_polic
     assert policy == reference == value and not set(policy) & set(reward)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"precision": "bf16"}, {"against_forgetting": "null_space",
     "null_space_gradients": 2, "null_space_sequences": 1}], ids=["fp32", "bf16", "null space"])  # fmt: skip
 def test_a_run_saves_whole_weights_and_an_adapter_that_say_the_same(
@@ -198,6 +205,7 @@ def test_a_run_saves_whole_weights_and_an_adapter_that_say_the_same(
     assert "adapter/adapter_model.safetensors" in read_manifest(out, verify=True).files
 
 
+@pytest.mark.slow
 def test_kept_hidden_states_change_no_gradient(tmp_path: Path, folders: dict[str, Path]) -> None:
     found = []
     for keeps in (True, False):

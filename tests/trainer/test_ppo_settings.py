@@ -79,6 +79,7 @@ def test_a_cut_answer_has_its_score_lowered_or_replaced() -> None:
     assert losses.end_scores(scores, finished, -4.0, 0.0).tolist() == [1.0, -4.0]
 
 
+@pytest.mark.slow
 def test_the_penalty_is_taken_from_the_reward_models_score(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -92,6 +93,7 @@ def test_the_penalty_is_taken_from_the_reward_models_score(
 # ---- the adaptive coefficient ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_coefficient_follows_its_target_from_one_rollout_batch_to_the_next(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -105,6 +107,7 @@ def test_the_coefficient_follows_its_target_from_one_rollout_batch_to_the_next(
     assert lines[-1]["kl_coef"] > lines[1]["kl_coef"]
 
 
+@pytest.mark.slow
 def test_a_fixed_coefficient_stays(tmp_path: Path, folders: dict[str, Path]) -> None:
     lines = train(settings(tmp_path / "run", folders))
     assert [line["kl_coef"] for line in lines] == [0.1, 0.1]
@@ -113,6 +116,7 @@ def test_a_fixed_coefficient_stays(tmp_path: Path, folders: dict[str, Path]) -> 
 # ---- the early stop -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_update_stops_before_the_step_that_finds_the_policy_too_far_away(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -125,6 +129,7 @@ def test_an_update_stops_before_the_step_that_finds_the_policy_too_far_away(
     assert saved(tmp_path / "one") == saved(tmp_path / "stop")
 
 
+@pytest.mark.slow
 def test_a_stop_that_is_never_reached_changes_nothing(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -158,6 +163,7 @@ def test_a_stop_before_the_first_step_changes_nothing_and_has_no_figures(
 # ---- the value model alone --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_value_model_learns_alone_in_the_first_rollout_batches(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
@@ -177,6 +183,7 @@ def test_the_value_model_learns_alone_in_the_first_rollout_batches(
     assert ["pretrain_loss" in line for line in lines] == [False, True]
 
 
+@pytest.mark.slow
 def test_until_then_the_policy_stays_where_it_was(tmp_path: Path, folders: dict[str, Path]) -> None:
     train(settings(tmp_path / "run", folders, value_warmup=2))
     start = load_file(folders["policy"] / "model.safetensors")
@@ -187,6 +194,7 @@ def test_until_then_the_policy_stays_where_it_was(tmp_path: Path, folders: dict[
 # ---- the best weights -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_weights_of_the_best_look_are_saved(tmp_path: Path, folders: dict[str, Path]) -> None:
     """Four rollout batches; at so high a price of KL the last look is not the best."""
     shared = {"ptx_coef": 0.0, "ema_decay": 0.0, "learning_rate": 3e-3, "kl_coef": 50.0}
@@ -213,6 +221,7 @@ def test_the_weights_of_the_best_look_are_saved(tmp_path: Path, folders: dict[st
     )
 
 
+@pytest.mark.slow
 def test_looking_at_the_average_leaves_the_training_as_it_was(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:

@@ -35,6 +35,7 @@ def train(config: PretrainConfig) -> list[dict[str, float]]:
 # ---- the run ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [False, True], ids=["its weights", "new weights"])
 def test_learning_lowers_perplexity_on_a_text_that_repeats(
     tmp_path: Path, learner: dict[str, str], fresh: bool

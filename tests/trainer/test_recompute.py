@@ -104,6 +104,7 @@ def test_dropout_drops_the_same_the_second_time(tiny_gpt2: Path) -> None:
         torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [{}, {"lora_rank": 4}], ids=["weights", "lora"])
 def test_the_gradients_of_ppo_are_the_same(
     tmp_path: Path, tiny_model: Path, lora: dict[str, Any]
@@ -139,6 +140,7 @@ def test_the_gradients_of_ppo_are_the_same(
         torch.testing.assert_close(found[1][name], gradient, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_reward_model_learns_the_same(tmp_path: Path, tiny_model: Path) -> None:
     folders = write_all(tmp_path / "data")
     plain = train_reward(tmp_path / "plain", tiny_model, folders)

@@ -47,6 +47,7 @@ def micro(tokens: int) -> RewardConfig:
     return RewardConfig(out="", micro_tokens=tokens)
 
 
+@pytest.mark.slow
 def test_each_answer_has_one_forward_and_the_loss_is_the_plain_mean_over_pairs(
     tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_tied_answers_are_no_pair_when_measured(tmp_path: Path, tiny_llama: Path
     assert len(found.differences) == 4
 
 
+@pytest.mark.slow
 def test_the_reward_model_learns_that_shorter_is_better(tmp_path: Path, tiny_model: Path) -> None:
     figures = train(
         tmp_path / "run", tiny_model, write_all(tmp_path, 48), epochs=6, learning_rate=5e-3
@@ -137,6 +139,7 @@ def test_the_reward_model_learns_that_shorter_is_better(tmp_path: Path, tiny_mod
     assert 0 <= figures["calibration_error"] < 1
 
 
+@pytest.mark.slow
 def test_demonstrations_score_zero_on_average_and_the_bias_orders_nothing_anew(
     tmp_path: Path, tiny_model: Path
 ) -> None:

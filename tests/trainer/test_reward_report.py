@@ -179,6 +179,7 @@ def test_a_run_reports_in_a_file_of_its_own_and_in_its_manifest(
     assert "folds" not in found
 
 
+@pytest.mark.slow
 def test_every_step_logs_the_accuracy_on_its_own_batch_before_the_update(
     tmp_path: Path, tiny_llama: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_every_step_logs_the_accuracy_on_its_own_batch_before_the_update(
     assert lines[0] == pytest.approx(float((differences > 0).float().mean()))
 
 
+@pytest.mark.slow
 def test_modelled_ties_are_learned_and_reported_with_their_own_log_odds(
     tmp_path: Path, tiny_llama: Path
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_pair_met_in_several_folds_counts_once_for_the_interval() -> None:
     assert (within["accuracy_low"], within["accuracy_high"]) == pytest.approx(wilson(2, 3))
 
 
+@pytest.mark.slow
 def test_a_group_that_judges_the_other_way_is_told_by_its_fold(
     tmp_path: Path, tiny_llama: Path
 ) -> None:
@@ -261,6 +264,7 @@ def test_a_group_that_judges_the_other_way_is_told_by_its_fold(
     assert read_manifest(tmp_path / "run").metrics["folds"] == found
 
 
+@pytest.mark.slow
 def test_folds_change_nothing_of_the_model_that_is_kept(tmp_path: Path, tiny_llama: Path) -> None:
     folder = grouped(tmp_path / "s", ("a", None))
     with_folds = train(tmp_path / "with", tiny_llama, folder, folds_by="labeler_group")
@@ -374,6 +378,7 @@ def test_a_run_asked_to_stop_in_a_fold_goes_on_in_it(
     resume.assert_as_unbroken(out, ways["folds"]["unbroken"])
 
 
+@pytest.mark.slow
 def test_results_of_folds_go_with_the_checkpoints(tmp_path: Path, tiny_llama: Path) -> None:
     """Deleting ``checkpoints`` is how a run is told to start over."""
     out, folder = tmp_path / "run", grouped(tmp_path / "s", ("a", "b"), 16)

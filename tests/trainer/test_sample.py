@@ -117,6 +117,7 @@ def test_every_prompt_gets_k_answers_in_chunks(
     assert sum(line["values"]["tokens"] for line in lines) == top.metrics["tokens"]
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_chunk_or_batch(
     tiny_model: Path, prompts: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_finished_chunks_are_kept_and_the_rest_drawn(
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_run_and_a_retry_goes_on(
     tiny_llama: Path, prompts: Path, tmp_path: Path
 ) -> None:

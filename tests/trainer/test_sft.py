@@ -51,6 +51,7 @@ def test_eight_micro_batches_of_one_equal_one_of_eight(
         torch.testing.assert_close(one_by_one[name], gradient, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_keeps_the_epoch_with_the_best_validation_loss(
     tmp_path: Path, tiny_model: Path, demonstrations: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_later_worse_epochs_do_not_replace_the_best(
     assert all(torch.equal(trainee.best[name], best[name]) for name in best)
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_as_they_were(
     tmp_path: Path, tiny_model: Path, demonstrations: Path
 ) -> None:

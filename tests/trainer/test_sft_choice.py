@@ -39,6 +39,7 @@ def judge_of(settings: SFTConfig) -> Judge:
     return Judge(settings, settings.reward, Codec.load(settings.model), 256)
 
 
+@pytest.mark.slow
 def test_the_weights_kept_are_those_the_reward_model_scores_highest(
     tmp_path: Path, tiny_model: Path, demonstrations: Path, reward: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_score_is_the_reward_models_at_the_last_token_with_its_bias(
     assert judge.scores(answers, lambda: None).tolist() == pytest.approx(want, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_answers_are_encoded_again_for_a_reward_model_of_another_tokenizer(
     tmp_path: Path, tiny_llama: Path, tiny_gpt2: Path, demonstrations: Path
 ) -> None:
@@ -112,6 +114,7 @@ def test_answers_are_encoded_again_for_a_reward_model_of_another_tokenizer(
     assert OTHER_TOKENIZER in read_manifest(tmp_path / "r").notes
 
 
+@pytest.mark.slow
 def test_looking_neither_draws_random_numbers_nor_changes_the_model(
     tmp_path: Path, tiny_gpt2: Path, demonstrations: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_the_first_token_of_an_example_is_never_predicted_from_the_example_befor
     assert states_before(*batch).long().tolist() == [[0, 1, 0, 1, 0, 0]]
 
 
+@pytest.mark.slow
 def test_a_packed_run_ends_like_an_unpacked_one(tmp_path: Path, tiny_llama: Path) -> None:
     rows = [demonstration_row(i) for i in range(16)]
     folder = write_snapshot(tmp_path / "d", "demonstrations", rows)

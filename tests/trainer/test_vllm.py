@@ -31,6 +31,8 @@ from trainer.records import read_manifest
 from trainer.rollout import Sampling
 from trainer.vllm_client import VLLM, noise_seed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folders(tmp_path: Path, tiny_gpt2: Path) -> dict[str, Path]:
@@ -378,7 +380,6 @@ def test_a_run_asked_to_stop_does_not_wait_for_a_server_that_hangs(
     assert_as_unbroken(tmp_path / "run", tmp_path / "unbroken")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("place", "number"), [("step", 3), ("step", 5), ("rename", 2)])
 def test_a_killed_run_ends_as_an_unbroken_one(
     tmp_path: Path, folders: dict[str, Path], server: TinyVLLM, place: str, number: int
