@@ -51,4 +51,11 @@ HARDWARE: dict[str, Hardware] = {
     # every GPU of the machine holds the whole model and has its share of the rows
     "gpus-24gb": Hardware(processes="gpu", training=_SMALL, stages=_DRAWS_128),
     "gpus-80gb": Hardware(processes="gpu", training=_LARGE, stages=_DRAWS_512),
+    # for a model that does not fit one GPU with its optimiser: each has its share of both
+    "gpus-24gb-shared": Hardware(
+        processes="gpu", training=_SMALL | {"shard": True}, stages=_DRAWS_128
+    ),
+    "gpus-80gb-shared": Hardware(
+        processes="gpu", training=_LARGE | {"shard": True}, stages=_DRAWS_512
+    ),
 }

@@ -77,7 +77,10 @@ def _run(stage: str, path: Path, given: dict[str, Any]) -> None:
         if run.finished:
             print(f"{run.out} is finished already; nothing to do.", file=sys.stderr)
             return
-        config = dataclasses.replace(load_config(stage, path), **given)
+        config = load_config(stage, path)
+        if distributed.launched_to_shard() and hasattr(config, "shard"):
+            given = given | {"shard": True}
+        config = dataclasses.replace(config, **given)
         _prepare()
         importlib.import_module(MODULES[stage]).run(config, run)
 

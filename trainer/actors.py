@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trainer import distributed, losses
 from trainer.config import PPOConfig
 from trainer.data import ExampleBatch, Prompt
+from trainer.idle import nothing, run_idly
 from trainer.models import (
     LanguageModel,
     ScalarModel,
@@ -36,8 +37,9 @@ from trainer.one_backbone import (
 )
 from trainer.reading import Reader
 from trainer.rollout import BuiltIn, Generator, Rollout
-from trainer.runtime import Checkpoints, Meter, Optimiser, copied
+from trainer.runtime import Checkpoints, Meter, Optimiser
 from trainer.sampler import merged, sampler_of
+from trainer.sharding import Idle, copied, held, here, like, load_device, wanted
 from trainer.stack import pad, pick_device
 from trainer.text import Codec
 from trainer.vllm_client import VLLM
@@ -66,10 +68,10 @@ class Actors:
         if config.lora_rank:
             self._load_adapted(config, pick_device())
         else:
-            self._load_whole(config, pick_device())
+            self._load_whole(config, load_device(config, pick_device()))
         self.reader = Reader(self.codec, self.reward_codec, self.reward.stack.positions)
-        self.sampler = sampler_of(self.policy)
-        self.generator: Generator = BuiltIn(self.sampler, self.refresh_sampler)
+        self.sampler = None if self.policy.stack.in_step else sampler_of(self.policy)
+        self.generator: Generator = BuiltIn(self.current_sampler)
         if config.generator == "vllm":
             self.generator = VLLM(config, self._for_server)
         # in each epoch the rows are dealt to the processes anew
@@ -79,17 +81,18 @@ class Actors:
     def _load_whole(self, config: PPOConfig, device: torch.device) -> None:
         """Four models, of which only what is frozen is held once."""
         frozen, precision = config.freeze_layers, config.precision
+        apart = wanted(config)  # a block is gathered for one model
         self.policy = LanguageModel.load(config.policy, frozen, precision, device)
-        self.reference = self.policy.frozen_copy()
+        self.reference = self.policy.frozen_copy(apart=apart)
         reward = self._load_reward(config, device)
         if self.starts_value:
             self.shares = self.policy.stack.equals_below(reward.stack)
-            if self.shares:
+            if self.shares and not apart:
                 reward.stack.share_below(self.policy.stack)
-            self.value, self.reward = reward, reward.frozen_copy()
+            self.value, self.reward = reward, reward.frozen_copy(apart=apart)
         else:
             self.shares = False
-            self.reward = reward.frozen_copy()
+            self.reward = reward.frozen_copy(apart=apart)
             self.value = self._fresh_value(config, device)
         for model in (self.policy, self.reference, self.value, self.reward):
             equip(model, config)
@@ -161,21 +164,41 @@ class Actors:
             return lower, lower
         return lower, pad_sequence([self._kept[row][1] for row in rows], batch_first=True)
 
+    def idle(self, *models: LanguageModel | ScalarModel) -> Idle:
+        """A pass through what is frozen, and then through ``models``, that adds nothing; None where
+        no process waits for one without rows.
+        """
+
+        def idle() -> None:
+            batch = nothing(self.policy.stack.device)
+            lower, value_lower = self.lowers(ExampleBatch(batch, batch.mask))
+            for model in models:
+                if isinstance(model, LanguageModel):
+                    run_idly(model, batch, lower)
+                elif model is self.value or self.starts_value:
+                    run_idly(model, batch, value_lower)
+                else:
+                    run_idly(model, batch, model.stack.lower(batch))
+
+        return idle if self.policy.stack.in_step else None
+
     def forget(self) -> None:
         """Let go of what was kept: the episodes are others now."""
         self._kept.clear()
 
-    def refresh_sampler(self) -> None:
-        """Give the sampler the policy's weights of now."""
+    def current_sampler(self) -> Any:
+        """A model that draws by the policy's weights of now. Asked together."""
+        if self.sampler is None:
+            return sampler_of(self.policy)
         if self.sampler is not self.policy.model and self.policy.adapter is None:
             load_weights(self.sampler, trainable(self.policy.model))
+        return self.sampler
 
     def _for_server(self) -> Any:
         """The policy of now as a server is to load it."""
         if self.policy.adapter is not None:
             return merged(self.policy, self.config)
-        self.refresh_sampler()
-        return self.sampler
+        return self.current_sampler()
 
     @torch.no_grad()
     def scores(
@@ -218,7 +241,7 @@ class Progress:
             ],
             config,
         )
-        self.average = copied(self.policy_weights) if config.ema_decay > 0 else {}
+        self.average = held(self.policy_weights) if config.ema_decay > 0 else {}
         self.decay = config.ema_decay
         self.keeps_best = config.keep_best
         self.best: dict[str, Any] = {}  # weights, objective, iteration and step of the best look
@@ -239,7 +262,7 @@ class Progress:
         for name, value in figures.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         if self.average:
-            now = [self.policy_weights[name].detach().cpu() for name in self.average]
+            now = [here(self.policy_weights[name]) for name in self.average]
             losses.ema_update(self.average.values(), now, self.decay)
 
     def after_iteration(self) -> None:
@@ -254,7 +277,7 @@ class Progress:
         if not (self.keeps_best and self.average):
             yield
             return
-        now = copied(self.policy_weights)
+        now = held(self.policy_weights)
         load_weights(self.actors.policy.model, self.average)
         try:
             yield
@@ -275,7 +298,7 @@ class Progress:
 
     def result(self) -> dict[str, Tensor]:
         """The policy weights to save: the best if they are kept, else the average if there is one."""
-        return self.best.get("weights") or self.average or copied(self.policy_weights)
+        return self.best.get("weights") or copied(self.average or self.policy_weights)
 
     def save(self) -> None:
         self.checkpoints.save(
@@ -288,8 +311,8 @@ class Progress:
                 "in_work": self.in_work,
                 "policy": copied(self.policy_weights),
                 "value": copied(self.value_weights),
-                "optimiser": self.optimiser.adam.state_dict(),
-                "average": self.average,
+                "optimiser": self.optimiser.state(),
+                "average": copied(self.average),
                 "best": self.best,
                 "kl_coef": self.kl_coef,
                 "meter": self.meter.state(),
@@ -298,9 +321,13 @@ class Progress:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.iteration, self.step, self.place = state["iteration"], state["step"], state["place"]
-        self.sums, self.in_work, self.average = state["sums"], state["in_work"], state["average"]
+        self.sums, self.in_work = state["sums"], state["in_work"]
+        self.average = {
+            name: like(tensor, self.policy_weights[name])
+            for name, tensor in state["average"].items()
+        }
         self.best, self.kl_coef = state["best"], state["kl_coef"]
         load_weights(self.actors.policy.model, state["policy"])
         load_weights(self.actors.value.model, state["value"])
-        self.optimiser.adam.load_state_dict(state["optimiser"])
+        self.optimiser.restore(state["optimiser"])
         self.meter.restore(state["meter"])

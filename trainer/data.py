@@ -26,6 +26,7 @@ from trainer.records import (
     read_manifest,
     read_rows,
 )
+from trainer.sharding import Idle
 from trainer.stack import Padded, pad, pad_segments
 from trainer.text import Codec
 
@@ -233,18 +234,31 @@ def micro_batches(
 
 
 def own_micro_batches(
-    widths: Sequence[int], limit: int, *, sequences: Sequence[int] | None = None
+    widths: Sequence[int],
+    limit: int,
+    *,
+    sequences: Sequence[int] | None = None,
+    idle: Idle = None,
 ) -> Iterator[list[int]]:
     """``micro_batches`` of the items that are this process's; alone, of all.
 
-    A process may have none. What is computed from them is to be summed over processes.
+    A process may have none. What is computed from them is to be summed over processes. Where
+    ``idle`` is given it is called, after them, as often as another process has more.
     """
     counts = sequences or [1] * len(widths)
-    mine = distributed.own([width * count for width, count in zip(widths, counts, strict=True)])
-    for group in micro_batches(
-        [widths[i] for i in mine], limit, sequences=[counts[i] for i in mine]
-    ):
-        yield [mine[i] for i in group]
+    tokens = [width * count for width, count in zip(widths, counts, strict=True)]
+
+    def cut(hand: list[int]) -> list[list[int]]:
+        parts = [widths[i] for i in hand], [counts[i] for i in hand]
+        groups = micro_batches(parts[0], limit, sequences=parts[1])
+        return [[hand[i] for i in group] for group in groups]
+
+    mine = cut(distributed.own(tokens))
+    yield from mine
+    if idle is not None:
+        most = max(len(cut(hand)) for hand in distributed.dealt(tokens, distributed.size()))
+        for _ in range(most - len(mine)):
+            idle()
 
 
 class ExampleBatch(NamedTuple):

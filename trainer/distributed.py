@@ -31,6 +31,24 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def launched_to_shard() -> bool:
+    """Whether the launcher was told to share the weights out: ``accelerate launch --use_fsdp``.
+
+    ConfigError where it was told to use DeepSpeed.
+    """
+    if _says("ACCELERATE_USE_DEEPSPEED"):
+        raise ConfigError(
+            "accelerate was told to use DeepSpeed, which this trainer does not have. Launch with"
+            " --use_fsdp --fsdp_version 2 instead, or set shard to true in the settings: weights,"
+            " gradients and optimiser state are then shared out as DeepSpeed's ZeRO-3 does."
+        )
+    return _says("ACCELERATE_USE_FSDP")
+
+
+def _says(name: str) -> bool:
+    return os.environ.get(name, "").lower() in {"1", "true"}
+
+
 def launched_rank() -> int:
     """Which of them this is, also before they have joined; 0 alone."""
     return int(os.environ.get("RANK", "0")) if launched() else 0
@@ -181,13 +199,17 @@ def add_up(tensor: Any) -> None:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """What one process raises inside, all raise at the end. Inside nothing is asked together."""
+def together(*, in_step: bool = False) -> Iterator[None]:
+    """What one process raises inside, all raise at the end. Inside nothing is asked together.
+
+    Processes that are ``in_step``, because their passes wait for each other, can't be told: an error
+    in one ends it, and the others miss it.
+    """
     raised: Exception | None = None
     try:
         yield
     except Exception as error:
-        if _dist is None:
+        if _dist is None or in_step:
             raise
         raised = error
     if _dist is None:
@@ -211,8 +233,21 @@ def _ask(question: Callable[..., Any], *args: Any) -> None:
     try:
         question(*args)
     except RuntimeError as error:
-        said = str(error).partition("\n")[0]
-        raise PeerLost(
-            "Another process of this run ended, so this one ends too; its own words say why. The run"
-            f" goes on from its last checkpoint when retried. ({said})"
-        ) from None
+        raise _peer_lost(error) from None
+
+
+def _peer_lost(error: RuntimeError) -> PeerLost:
+    said = str(error).partition("\n")[0]
+    return PeerLost(
+        "Another process of this run ended, so this one ends too; its own words say why. The run"
+        f" goes on from its last checkpoint when retried. ({said})"
+    )
+
+
+def lost_in_pass(error: BaseException) -> PeerLost | None:
+    """What an error in a pass through shared weights is, if it is that of the wire."""
+    wires = ("gloo", "nccl", "Connection closed by peer", "Connection reset by peer")
+    on_wire = isinstance(error, RuntimeError) and any(
+        word.lower() in str(error).lower() for word in wires
+    )
+    return _peer_lost(error) if _dist is not None and on_wire else None  # type: ignore[arg-type]

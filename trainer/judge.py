@@ -47,9 +47,10 @@ class Judge:
         """
         config = self.config
         mine = distributed.own([len(prompt.ids) for prompt in self.prompts])
+        sampler = sampler_of(policy)
         with distributed.together():
             drawn = generate(
-                sampler_of(policy),
+                sampler,
                 prompts=[self.prompts[i].ids for i in mine],
                 keys=[f"valid/{self.prompts[i].id}" for i in mine],
                 codec_end_ids=self.codec.end_ids,

@@ -29,7 +29,8 @@ from trainer.errors import ModelError
 from trainer.frozen import FrozenStates
 from trainer.logprobs import TokenLogprobs, log_softmax, row_chunks
 from trainer.records import write_atomic
-from trainer.stack import Padded, Stack, compact
+from trainer.sharding import hollow, in_one_pass, like, wanted
+from trainer.stack import Padded, Stack, compact, pick_device
 from trainer.stage_io import save_model_folder
 
 BIAS = "reward_bias.json"
@@ -62,6 +63,7 @@ class LanguageModel:
     """
 
     adapter: str | None = None
+    hollow: Any = None  # a copy without weights, where they are shared out
 
     def __init__(self, model: Any, frozen: int, precision: Precision) -> None:
         self.model, self.precision = model, precision
@@ -80,6 +82,7 @@ class LanguageModel:
             raise ModelError(f"{folder} holds no causal language model: {error}") from None
         return cls(model.to(device).eval(), frozen, precision)
 
+    @in_one_pass
     def logprobs(
         self,
         batch: Padded,
@@ -103,6 +106,7 @@ class LanguageModel:
         )
 
     @torch.no_grad()
+    @in_one_pass
     def choices(
         self,
         batch: Padded,
@@ -126,10 +130,10 @@ class LanguageModel:
                 found.append((logs.gather(1, targets[rows, None])[:, 0], entropy))
         return Choices(*(torch.cat(part) for part in zip(*found, strict=True)))
 
-    def frozen_copy(self) -> "LanguageModel":
-        """The same weights, to be left as they are: the reference. Frozen parts are shared."""
+    def frozen_copy(self, *, apart: bool = False) -> "LanguageModel":
+        """The same weights, to be left as they are: the reference. Unless apart frozen parts are shared."""
         twin = copy.copy(self)
-        twin.model, twin.stack = self.stack.copied(self.model)
+        twin.model, twin.stack = self.stack.copied(self.model, apart=apart)
         if self.precision == "bf16":
             compact(twin.model.base_model)
         return twin
@@ -205,6 +209,7 @@ class ScalarModel:
         _head(model).bias.data.fill_(bias)
         return cls(model.to(device).eval(), frozen, precision)
 
+    @in_one_pass
     def values(self, batch: Padded, *, lower: Tensor | None = None) -> Tensor:
         """[B, T] in fp32: the scalar at every token."""
         hidden, head = self.stack.hidden(batch, lower).float(), self.head
@@ -216,10 +221,10 @@ class ScalarModel:
         """[B] in fp32: the scalar at the last real token, whatever the padding."""
         return self.values(batch, lower=lower).gather(1, batch.last[:, None])[:, 0]
 
-    def frozen_copy(self) -> "ScalarModel":
-        """The same weights, to be left as they are. Frozen parts are shared."""
+    def frozen_copy(self, *, apart: bool = False) -> "ScalarModel":
+        """The same weights, to be left as they are. Unless apart frozen parts are shared."""
         twin = copy.copy(self)
-        twin.model, twin.stack = self.stack.copied(self.model)
+        twin.model, twin.stack = self.stack.copied(self.model, apart=apart)
         if self.precision == "bf16":
             compact(twin.model.base_model)
         return twin
@@ -303,7 +308,8 @@ def trained(model: LanguageModel | ScalarModel) -> dict[str, nn.Parameter]:
 
 
 def equip(model: LanguageModel | ScalarModel, config: TrainConfig, name: str = ADAPTER) -> None:
-    """Make a loaded model what the settings ask for: with LoRA adapters, recomputed, compiled.
+    """Make a loaded model what the settings ask for: with LoRA adapters, recomputed, compiled,
+    shared out over the processes.
 
     A scalar head is trained as it was before.
     """
@@ -315,14 +321,18 @@ def equip(model: LanguageModel | ScalarModel, config: TrainConfig, name: str = A
         for parameter, learn in zip(head, learns, strict=True):
             parameter.requires_grad_(learn)
     model.stack.equip(config)
+    if wanted(config):
+        if isinstance(model, LanguageModel):
+            model.hollow = hollow(model.model)
+        model.stack.share_out(model.model, pick_device())
 
 
 def load_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Put weights, by name, into a model in place."""
+    """Put weights, by name, into a model in place: whole ones, or what ``held`` gave."""
     own = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in weights.items():
-            own[name].copy_(tensor)
+            own[name].copy_(like(tensor, own[name]))
 
 
 def save_language_model(

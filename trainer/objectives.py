@@ -22,8 +22,10 @@ from transformers import (
 
 from trainer.config import ObjectiveName, Precision, PretrainConfig
 from trainer.errors import ModelError
+from trainer.idle import idle_pass
 from trainer.models import LanguageModel, equip
-from trainer.stack import TRIED, Padded, autocast, pad, pick_device
+from trainer.sharding import Idle, add_nothing, load_device, share_out, wanted
+from trainer.stack import TRIED, Padded, autocast, blocks_of, pad, pick_device
 from trainer.text import Codec, affixes
 
 Key = Sequence[int | str]
@@ -87,6 +89,11 @@ class Objective(ABC):
     def logprobs(self, batch: Padded, asked: Tensor, targets: Tensor) -> Tensor:
         """Log-probabilities in nats [N] of the N targets, row by row; ``asked`` is [B, T]."""
 
+    @property
+    @abstractmethod
+    def idle(self) -> Idle:
+        """A pass that adds nothing, for a process without rows; None where nobody waits for one."""
+
     @abstractmethod
     def train(self, mode: bool) -> None:
         """Dropout, where the model's config has one, on or off."""
@@ -98,7 +105,7 @@ class Causal(Objective):
     perplexity_name = "perplexity"
 
     def __init__(self, config: PretrainConfig, codec: Codec) -> None:
-        self.model = new_model(config).to(pick_device())
+        self.model = new_model(config).to(load_device(config, pick_device()))
         self.length, self.start_ids = config.max_tokens, codec.start_ids
         if _looks_ahead(self.model):
             raise ModelError(
@@ -114,6 +121,10 @@ class Causal(Objective):
     def logprobs(self, batch: Padded, asked: Tensor, targets: Tensor) -> Tensor:
         lower = self._language.stack.lower(batch)
         return self._language.logprobs(batch, asked, lower=lower)
+
+    @property
+    def idle(self) -> Idle:
+        return idle_pass(self._language)
 
     def train(self, mode: bool) -> None:
         self._language.stack.train(mode)
@@ -132,8 +143,11 @@ class Masked(Objective):
             raise ModelError(f"max_tokens is {config.max_tokens}: no room is left for text.")
         end = codec.tokenizer.sep_token_id
         self.start_ids = codec.start_ids or (() if end is None else (end,))
-        self.model = new_model(config).to(pick_device())
+        self.model = new_model(config).to(load_device(config, pick_device()))
         self._masked = MaskedModel(self.model, config.precision)
+        self._shared_out = wanted(config)
+        if self._shared_out:
+            share_out(self.model, blocks_of(self.model), pick_device())
 
     def guess(self, window: Sequence[int], key: Key) -> Guess:
         before, after = self._around
@@ -142,6 +156,14 @@ class Masked(Objective):
     def logprobs(self, batch: Padded, asked: Tensor, targets: Tensor) -> Tensor:
         logs = torch.log_softmax(self._masked.logits(batch, asked).float(), dim=-1)
         return logs.gather(1, targets[:, None])[:, 0]
+
+    @property
+    def idle(self) -> Idle:
+        return self._idle if self._shared_out else None
+
+    def _idle(self) -> None:
+        batch = pad([[0, 0]], 0, pick_device())
+        add_nothing(self.logprobs(batch, batch.mask, batch.ids[0]))
 
     def train(self, mode: bool) -> None:
         self.model.train(mode)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from trainer.data import Example, ExampleBatch, batch_examples, own_micro_batches
+from trainer.sharding import Idle
 from trainer.stack import pad, pad_segments
 
 
@@ -54,9 +55,10 @@ def example_batches(
     device: torch.device,
     *,
     pack_tokens: int | None = None,
+    idle: Idle = None,
 ) -> Iterator[ExampleBatch]:
     """Micro-batches of at most ``micro_tokens`` padded tokens; together they hold every example,
-    those of all processes where there are several.
+    those of all processes where there are several. ``idle`` as in ``own_micro_batches``.
 
     With ``pack_tokens`` examples share rows of at most that many tokens.
     """
@@ -66,5 +68,5 @@ def example_batches(
     else:
         rows = first_fit(lengths, min(pack_tokens, micro_tokens))
     widths = [sum(lengths[i] for i in row) for row in rows]
-    for group in own_micro_batches(widths, micro_tokens):
+    for group in own_micro_batches(widths, micro_tokens, idle=idle):
         yield batch_packed([[examples[i] for i in rows[row]] for row in group], pad_id, device)

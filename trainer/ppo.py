@@ -54,8 +54,9 @@ def run(config: PPOConfig, run: Run) -> None:
     progress = Progress(config, actors, Checkpoints(run.out, config, parents))  # those of now
     work = Work(config, run, actors, progress, prompts, text, null_space)
     figures = train(work)
+    weights = progress.result()
     if distributed.is_main():
-        save_language_model(config.policy, progress.result(), run.out / MODEL, config)
+        save_language_model(config.policy, weights, run.out / MODEL, config)
         run.finish(run_manifest(work, parents, figures))
 
 
@@ -124,12 +125,16 @@ def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
     """
     config, actors, mask = work.config, work.actors, rollout.mask
     done = work.progress.in_work.get("scored")
+    if done and not actors.keeps:
+        return Scored(**done)
     tokenwise = [torch.zeros(mask.shape) for _ in range(4)]
     scores = torch.zeros(len(mask))
     actors.forget()
-    with distributed.together():
-        for rows in own_micro_batches(rollout.widths, config.micro_tokens):
-            if work.run.stop_requested:
+    in_step = actors.policy.stack.in_step  # by shared weights: then nobody leaves before the end
+    idle = actors.idle(actors.policy, actors.reference, actors.value, actors.reward)
+    with distributed.together(in_step=in_step):
+        for rows in own_micro_batches(rollout.widths, config.micro_tokens, idle=idle):
+            if work.run.stop_requested and not in_step:
                 raise Interrupted
             batch = rollout.batch(rows, actors.codec.pad_id, actors.policy.stack.device)
             lower, value_lower = actors.lowers_kept(rows, batch)
@@ -250,8 +255,9 @@ def accumulate_gradients(
     """
     config, actors, mask = work.config, work.actors, rollout.mask
     sums = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "approx_kl"), 0.0)
-    tokens = int(mask[rows].sum())
-    for group in own_micro_batches([rollout.widths[i] for i in rows], config.micro_tokens):
+    tokens, widths = int(mask[rows].sum()), [rollout.widths[i] for i in rows]
+    idle = actors.idle(actors.value, *([actors.policy] if learns(work) else []))
+    for group in own_micro_batches(widths, config.micro_tokens, idle=idle):
         part = [rows[i] for i in group]
         batch = rollout.batch(part, actors.codec.pad_id, actors.policy.stack.device)
         lower, value_lower = actors.lowers_again(part, batch)

@@ -26,11 +26,11 @@ from trainer.runtime import (
     Meter,
     Optimiser,
     check_finite,
-    copied,
     cosine,
     settings_of,
     warm_up,
 )
+from trainer.sharding import copied
 from trainer.stack import pick_device
 from trainer.stage_io import MODEL, Run, folder_files, parent_of, save_model_folder, set_threads
 from trainer.text import Codec
@@ -70,7 +70,7 @@ class Trainee:
             {
                 "step": self.step,
                 "weights": copied(self.weights),
-                "optimiser": self.optimiser.adam.state_dict(),
+                "optimiser": self.optimiser.state(),
                 "best": self.best,
                 "best_loss": self.best_loss,
                 "best_step": self.best_step,
@@ -82,7 +82,7 @@ class Trainee:
         self.step, self.best = state["step"], state["best"]
         self.best_loss, self.best_step = state["best_loss"], state["best_step"]
         load_weights(self.objective.model, state["weights"])
-        self.optimiser.adam.load_state_dict(state["optimiser"])
+        self.optimiser.restore(state["optimiser"])
         self.meter.restore(state["meter"])
 
 
@@ -116,9 +116,10 @@ def run(config: PretrainConfig, run: Run) -> None:
         if stopping:
             run.stop()
 
+    kept = trainee.best or copied(trainee.weights)
     if distributed.is_main():
         model = new_model(config)
-        load_weights(model, trainee.best or copied(trainee.weights))
+        load_weights(model, kept)
         save_model_folder(model, config.model, run.out / MODEL)
         run.finish(_manifest(config, run, parents, trainee, text))
 
@@ -192,8 +193,8 @@ def _shares(trainee: Trainee, guesses: Sequence[Guess]) -> Iterator[Tensor]:
     targets = sum(len(guess.targets) for guess in guesses)
     if targets == 0:
         raise DataError("The tokenizer knows none of this text: there is nothing to predict.")
-    widths = [len(guess.ids) for guess in guesses]
-    for group in own_micro_batches(widths, trainee.config.micro_tokens):
+    widths, limit = [len(guess.ids) for guess in guesses], trainee.config.micro_tokens
+    for group in own_micro_batches(widths, limit, idle=trainee.objective.idle):
         yield target_mean(trainee, [guesses[i] for i in group], targets)
 
 

@@ -9,6 +9,7 @@ from trainer import distributed, losses
 from trainer.actors import Actors
 from trainer.config import PPOConfig
 from trainer.data import own_micro_batches
+from trainer.idle import idle_pass
 from trainer.models import LanguageModel, trained
 from trainer.null_space import NullSpace
 from trainer.ppo_run import Work
@@ -22,7 +23,8 @@ def pretrain_losses(
 ) -> Iterator[Tensor]:
     """Shares, one per micro-batch, of the mean next-token loss over windows of running text."""
     targets = sum(len(window) - 1 for window in windows)
-    for group in own_micro_batches([len(window) for window in windows], micro_tokens):
+    widths = [len(window) for window in windows]
+    for group in own_micro_batches(widths, micro_tokens, idle=idle_pass(policy)):
         batch = pad([windows[i] for i in group], pad_id, policy.stack.device)
         predicted = batch.mask.clone()
         predicted[:, 0] = False

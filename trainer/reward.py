@@ -30,6 +30,7 @@ from trainer.data import (
     own_micro_batches,
 )
 from trainer.frozen import FrozenStates
+from trainer.idle import idle_pass
 from trainer.models import ScalarModel, equip, load_weights, save_reward_model, trainable
 from trainer.records import SCHEMA_VERSION, Manifest, Parent, write_atomic
 from trainer.reward_report import (
@@ -47,10 +48,10 @@ from trainer.runtime import (
     Meter,
     Optimiser,
     check_finite,
-    copied,
     cosine,
     settings_of,
 )
+from trainer.sharding import copied, load_device
 from trainer.stack import pick_device
 from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
@@ -72,14 +73,16 @@ class Trainee:
             config.model,
             config.freeze_layers,
             config.precision,
-            pick_device(),
+            load_device(config, pick_device()),
             pad_id=pad_id,
             seed=config.seed,
             scale=config.head_scale,
         )
         self.model.head.bias.requires_grad_(False)  # no pair of scores depends on it
         equip(self.model, config)
-        self.model.frozen = FrozenStates(self.model.stack, config.frozen_states_mb << 20)
+        # where passes are made in step, none is left out because of what is kept
+        kept = 0 if self.model.stack.in_step else config.frozen_states_mb << 20
+        self.model.frozen = FrozenStates(self.model.stack, kept)
         self.weights = trainable(self.model.model)
         self.optimiser = Optimiser([(self.weights.values(), config.learning_rate)], config)
         self.meter = Meter()
@@ -88,7 +91,7 @@ class Trainee:
         if state is not None:
             self.step = state["step"]
             load_weights(self.model.model, state["weights"])
-            self.optimiser.adam.load_state_dict(state["optimiser"])
+            self.optimiser.restore(state["optimiser"])
             self.meter.restore(state["meter"])
 
     def save(self) -> None:
@@ -97,7 +100,7 @@ class Trainee:
             {
                 "step": self.step,
                 "weights": copied(self.weights),
-                "optimiser": self.optimiser.adam.state_dict(),
+                "optimiser": self.optimiser.state(),
                 "meter": self.meter.state(),
             },
         )
@@ -189,8 +192,8 @@ def train_final(config: RewardConfig, run: Run, parents: Sequence[Parent], codec
     if data.folds and trainee.step % config.checkpoint_every != 0:
         trainee.save()  # a run killed in a fold goes on from here
     bias = 0.0 if data.demonstrations is None else -mean_score(trainee, data.demonstrations)
+    weights = copied(trainee.weights)
     if distributed.is_main():
-        weights = copied(trainee.weights)
         save_reward_model(
             config.model, weights, run.out / MODEL, bias=bias, pad_id=codec.pad_id, config=config
         )
@@ -324,9 +327,12 @@ def _scores(
 def _micro(model: ScalarModel, rankings: Sequence[Ranking], limit: int) -> Iterator[list[int]]:
     """Groups of this process's whole rankings of at most ``limit`` padded tokens."""
     if model.stack.segments:
-        return own_micro_batches([ranking.tokens for ranking in rankings], limit)
+        return own_micro_batches(
+            [ranking.tokens for ranking in rankings], limit, idle=idle_pass(model)
+        )
     widths = [max(len(answer.ids) for answer in ranking.answers) for ranking in rankings]
-    return own_micro_batches(widths, limit, sequences=[len(r.ranks) for r in rankings])
+    sizes = [len(ranking.ranks) for ranking in rankings]
+    return own_micro_batches(widths, limit, sequences=sizes, idle=idle_pass(model))
 
 
 # ---- what is measured on held-out rankings -------------------------------------------------------
@@ -357,7 +363,8 @@ def _together(parts: Sequence[Pairs]) -> Pairs:
 def mean_score(trainee: Trainee, examples: Sequence[Example]) -> float:
     """Mean raw score of demonstrations."""
     total, model = 0.0, trainee.model
-    for group in own_micro_batches([len(e.ids) for e in examples], trainee.config.micro_tokens):
+    widths, limit = [len(e.ids) for e in examples], trainee.config.micro_tokens
+    for group in own_micro_batches(widths, limit, idle=idle_pass(model)):
         batch = batch_examples([examples[i] for i in group], trainee.pad_id, model.stack.device)
         lower = model.stack.lower(batch.tokens)
         total += float(model.scores(batch.tokens, lower=lower).sum())

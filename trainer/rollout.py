@@ -1,6 +1,7 @@
 """Episodes of PPO: prompts answered by the policy, kept as the token ids that were sampled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -68,6 +69,9 @@ class Sampling(NamedTuple):
 class Generator(Protocol):
     """What draws answers by the policy's weights of now."""
 
+    def ready(self) -> AbstractContextManager[None]:
+        """Inside, answers may be drawn. Asked together."""
+
     def share(self, widths: Sequence[int]) -> list[int]:
         """Places of the prompts that this process draws for; ``widths`` are their tokens."""
 
@@ -86,10 +90,19 @@ class Generator(Protocol):
 
 
 class BuiltIn:
-    """The generator of this process: a model, and what gives it the policy's weights of now."""
+    """The generator of this process: ``current`` gives a model with the policy's weights of now."""
 
-    def __init__(self, sampler: Any, refresh: Callable[[], None]) -> None:
-        self._sampler, self._refresh = sampler, refresh
+    def __init__(self, current: Callable[[], Any]) -> None:
+        self._current = current
+        self._sampler: Any = None
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        self._sampler = self._current()
+        try:
+            yield
+        finally:
+            self._sampler = None
 
     def share(self, widths: Sequence[int]) -> list[int]:
         return distributed.own(widths)
@@ -102,7 +115,6 @@ class BuiltIn:
         how: Sampling,
         check: Callable[..., None],
     ) -> list[Generated]:
-        self._refresh()
         return generate(
             self._sampler,
             prompts=prompts,
@@ -128,7 +140,7 @@ def answer(
 ) -> Rollout:
     """One answer to each prompt, as ``Generator.draw`` says, whichever process draws it."""
     mine = generator.share([len(prompt.ids) for prompt in prompts])
-    with distributed.together():
+    with generator.ready(), distributed.together():
         drawn = (
             generator.draw(
                 [prompts[i].ids for i in mine], [keys[i] for i in mine], codec, how, check

@@ -14,15 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from trainer import distributed
 from trainer.config import TrainConfig
 from trainer.errors import DiskFull, IntegrityError, NumericError
 from trainer.records import Parent
+from trainer.sharding import gathered, like, whole
 
 _MACHINE_SETTINGS = {
     "out", "threads", "checkpoint_every", "keep_checkpoints", "vllm_url", "vllm_weights",
-    "vllm_timeout",
+    "vllm_timeout", "shard",
 }  # fmt: skip
 
 
@@ -87,7 +89,7 @@ class Optimiser:
         """
         sum_gradients([parameter for group in self._groups for parameter in group])
         norms = [
-            float(nn.utils.clip_grad_norm_(parameters, self._limit or math.inf))
+            float(whole(nn.utils.clip_grad_norm_(parameters, self._limit or math.inf)))
             for parameters in self._groups
         ]
         check_finite(sum(norms), "gradient")
@@ -97,14 +99,34 @@ class Optimiser:
         self.adam.zero_grad(set_to_none=True)
         return norms
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it, the same for any number of processes."""
+        return gathered(self.adam.state_dict())  # type: ignore[no-any-return]
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from such a state."""
+        parameters = [parameter for group in self._groups for parameter in group]
+        moments = {
+            number: {
+                name: like(value, parameters[number]) if value.ndim else value
+                for name, value in kept.items()
+            }
+            for number, kept in state["state"].items()
+        }
+        self.adam.load_state_dict(state | {"state": moments})
+
 
 _BUCKET = 1 << 25  # numbers that go over the wire at once: 128 MB in fp32
 
 
 @torch.no_grad()
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Add up the processes' gradients, in each of them; where none has one, none is left."""
-    if distributed.size() == 1:
+    """Add up the processes' gradients, in each of them; where none has one, none is left.
+
+    Those of weights that are shared out are added up already, by the backward pass.
+    """
+    parameters = [p for p in parameters if not isinstance(p, DTensor)]
+    if distributed.size() == 1 or not parameters:
         return
     has = distributed.gathered([parameter.grad is not None for parameter in parameters])
     bucket: list[Tensor] = []
@@ -189,7 +211,9 @@ class Checkpoints:
             _own_noise()
             return None
         try:
-            state: dict[str, Any] = torch.load(paths[-1], map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(
+                paths[-1], map_location="cpu", weights_only=True, mmap=distributed.size() > 1
+            )
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise IntegrityError(
                 f"The checkpoint {paths[-1]} cannot be read ({error}). Delete it to go on from"
@@ -246,11 +270,6 @@ def _size(state: Any) -> int:
     if isinstance(state, dict):
         return sum(map(_size, state.values()))
     return sum(map(_size, state)) if isinstance(state, list | tuple) else 0
-
-
-def copied(weights: dict[str, Any]) -> dict[str, Tensor]:
-    """A copy of named weights, on the CPU, that later steps do not change."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
 
 # ---- time and tokens ------------------------------------------------------------------------

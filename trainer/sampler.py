@@ -10,16 +10,20 @@ from transformers import AutoModelForCausalLM
 from trainer.adapters import merge
 from trainer.config import PPOConfig
 from trainer.models import LanguageModel, load_weights, trained
+from trainer.sharding import filled
 from trainer.stack import autocast
 
 
 def sampler_of(policy: LanguageModel) -> Any:
     """A copy of the policy to sample with: bf16 weights, or the policy itself in fp32.
 
-    With an adapter it is the policy itself too, so that its backbone is in memory once.
+    With an adapter it is the policy itself too, so that its backbone is in memory once. Of weights
+    that are shared out it is a whole copy as they are now, which all processes must ask for.
     """
     if policy.adapter is not None:
         return _Sampler(policy)
+    if policy.hollow is not None:
+        return filled(policy.hollow, policy.model, policy.dtype, policy.stack.device)
     if policy.precision == "fp32":
         return policy.model
     return copy.deepcopy(policy.model).bfloat16().requires_grad_(False)

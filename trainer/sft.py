@@ -15,9 +15,16 @@ from trainer import distributed, losses
 from trainer.config import SFTConfig
 from trainer.data import Example, ExampleBatch
 from trainer.dropout import set_residual_dropout
+from trainer.idle import idle_pass
 from trainer.judge import Judge
 from trainer.mixture import Mixture, load_mixture, source_parents
-from trainer.models import LanguageModel, equip, load_weights, save_language_model, trainable
+from trainer.models import (
+    LanguageModel,
+    equip,
+    load_weights,
+    save_language_model,
+    trainable,
+)
 from trainer.packing import example_batches
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.runtime import (
@@ -25,10 +32,10 @@ from trainer.runtime import (
     Meter,
     Optimiser,
     check_finite,
-    copied,
     cosine,
     settings_of,
 )
+from trainer.sharding import copied, load_device
 from trainer.stack import pick_device
 from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
@@ -49,7 +56,10 @@ class Trainee:
         self.config, self.checkpoints = config, checkpoints
         torch.manual_seed(config.seed)
         self.model = LanguageModel.load(
-            config.model, config.freeze_layers, config.precision, pick_device()
+            config.model,
+            config.freeze_layers,
+            config.precision,
+            load_device(config, pick_device()),
         )
         equip(self.model, config)
         self.weights = trainable(self.model.model)
@@ -71,7 +81,7 @@ class Trainee:
             {
                 "step": self.step,
                 "weights": copied(self.weights),
-                "optimiser": self.optimiser.adam.state_dict(),
+                "optimiser": self.optimiser.state(),
                 "figures": self.figures,
                 "best": self.best,
                 "chosen": self.chosen,
@@ -84,7 +94,7 @@ class Trainee:
         self.step, self.figures, self.best = state["step"], state["figures"], state["best"]
         self.chosen, self.lowest = state["chosen"], state["lowest"]
         load_weights(self.model.model, state["weights"])
-        self.optimiser.adam.load_state_dict(state["optimiser"])
+        self.optimiser.restore(state["optimiser"])
         self.meter.restore(state["meter"])
 
 
@@ -127,8 +137,8 @@ def run(config: SFTConfig, run: Run) -> None:
         if stopping:
             run.stop()
 
+    kept = trainee.best or copied(trainee.weights)
     if distributed.is_main():
-        kept = trainee.best or copied(trainee.weights)
         save_language_model(config.model, kept, run.out / MODEL, config)
         run.finish(_manifest(config, run, parents, trainee, data, notes))
 
@@ -179,7 +189,10 @@ def backward_loss(
     """Add the gradient of the batch's token mean, micro-batch by micro-batch; returns the loss."""
     loss = 0.0
     device = model.stack.device
-    for batch in example_batches(examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens):
+    batches = example_batches(
+        examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens, idle=idle_pass(model)
+    )
+    for batch in batches:
         part = token_mean(model, batch, targets)
         part.backward()  # type: ignore[no-untyped-call]
         loss += float(part.detach())
@@ -208,16 +221,19 @@ def validation_loss(
 ) -> float:
     """Cross-entropy per target token of held-out demonstrations; NaN where there are none.
 
-    ``check`` is called before every micro-batch, and may raise.
+    ``check`` is called before every micro-batch, and may raise; not where weights are shared out.
     """
     if not examples:
         return math.nan
     model.stack.train(False)
     targets, loss, device = count_targets(examples), 0.0, model.stack.device
-    batches = example_batches(examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens)
-    with distributed.together():
+    batches = example_batches(
+        examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens, idle=idle_pass(model)
+    )
+    with distributed.together(in_step=model.stack.in_step):
         for batch in batches:
-            check()
+            if not model.stack.in_step:
+                check()
             loss += float(token_mean(model, batch, targets))
     return distributed.total(loss)
 

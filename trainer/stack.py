@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from trainer.blocks import Enter, Exit, Recomputed, compiled
 from trainer.config import Precision, TrainConfig
 from trainer.errors import ModelError
+from trainer.sharding import Pass, in_one_pass, plain_pass, share_out
 
 
 def pick_device() -> torch.device:
@@ -118,6 +119,12 @@ def _blocks_of(model: nn.Module) -> tuple[nn.Module, str]:
     raise ModelError(f"{type(model).__name__} has no list of {count} blocks to freeze or share.")
 
 
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a model, the lowest first; ModelError if it has no list of them."""
+    owner, name = _blocks_of(model)
+    return list(getattr(owner, name))
+
+
 class Stack:
     """A backbone whose lowest ``frozen`` blocks, and what comes before them, are not trained.
 
@@ -151,6 +158,7 @@ class Stack:
             module.requires_grad_(False)
         self.select: Callable[[], None] = _nothing  # called before every run: adapters on or off
         self._recomputes, self._compiled = False, list[nn.Module]()
+        self.one_pass: Pass = plain_pass  # weights that are shared out are gathered for it
         self._first_position, self.positions = _position_table(backbone)
         self.splits, self.segments, self.bidirectional = like or (False, False, False)
         if like is None:
@@ -167,6 +175,15 @@ class Stack:
         """
         self._recomputes = config.gradient_checkpointing
         self._compiled = compiled(self._blocks) if config.compile else []
+
+    def share_out(self, model: nn.Module, device: torch.device) -> None:
+        """From now on hold this process's share of ``model``, which is around this backbone."""
+        self.one_pass = share_out(model, self._blocks, device)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether all processes must make the same number of passes."""
+        return self.one_pass is not plain_pass
 
     def beside(self, select: Callable[[], None]) -> "Stack":
         """The same backbone, with ``select`` called before it is run."""
@@ -191,8 +208,10 @@ class Stack:
 
     def lower(self, batch: Padded) -> Tensor | None:
         """Hidden states [B, T, H] above the frozen blocks, or None if there is no such part."""
-        if not self.splits:
-            return None
+        return self._lower(batch) if self.splits else None
+
+    @in_one_pass
+    def _lower(self, batch: Padded) -> Tensor:
         part = self._part(0, self.frozen)
         blocks = getattr(part, self._name)
         blocks[-1] = last = Exit(blocks[-1])
@@ -298,9 +317,9 @@ class Stack:
             self.precision = precision
             self.backbone.train(was_training)
 
-    def copied(self, model: Any) -> tuple[Any, "Stack"]:
-        """A deep copy of the model around this backbone that shares its frozen part, not trained."""
-        shared = self.shared_modules()
+    def copied(self, model: Any, *, apart: bool = False) -> tuple[Any, "Stack"]:
+        """A deep copy, not trained, of the model around this backbone; unless apart it shares the frozen part."""
+        shared = [] if apart else self.shared_modules()
         memo: dict[int, Any] = {id(module): module for module in shared}
         memo |= {id(p): p for module in shared for p in module.parameters()}
         twin = copy.deepcopy(model, memo).eval().requires_grad_(False)

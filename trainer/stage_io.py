@@ -227,7 +227,7 @@ def die_with_parent() -> None:
 
 
 def _translated(error: BaseException, out: Path) -> TrainerError | None:
-    """A full disk under any of its names, else none."""
+    """A full disk under any of its names, or a process that ended; else none."""
     text = str(error)
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     full = full or "No space left on device" in text or "Disk quota exceeded" in text
@@ -235,7 +235,7 @@ def _translated(error: BaseException, out: Path) -> TrainerError | None:
         full = shutil.disk_usage(out).free < 64 * 2**20
     if full:
         return DiskFull(f"The disk of {out} is full. Free some space and retry.")
-    return None
+    return distributed.lost_in_pass(error)
 
 
 def _write_error(out: Path, error: TrainerError) -> None:

@@ -24,6 +24,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +72,10 @@ class VLLM:
         self._weights, self._parent = Path(str(config.vllm_weights)).absolute(), config.policy
         self._current = current
         self._model = ""  # its name on the server
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Its weights are sent when it draws."""
+        return contextlib.nullcontext()
 
     def share(self, widths: Sequence[int]) -> list[int]:
         """All of them in the first of several processes: the server is one."""

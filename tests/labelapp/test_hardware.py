@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from labelapp.hardware import DEALT, HARDWARE
+from labelapp.errors import BadInput
+from labelapp.hardware import DEALT, HARDWARE, TRAINED
 from labelapp.profiles import PROFILES, stage_settings
 from labelapp.store import run_folder
 from labelapp.trainer_gateway import config_check, config_write
@@ -42,6 +43,22 @@ def test_the_machines_settings_are_used_where_the_training_profile_says_nothing(
     settings.LABELAPP_HARDWARE = "gpu-24gb"
     found = written(run_id, micro_tokens=1024)
     assert (found["micro_tokens"], found["gradient_checkpointing"]) == (1024, True)
+
+
+def test_a_plan_for_large_models_shares_the_weights_in_training_alone() -> None:
+    plan, whole = HARDWARE["gpus-24gb-shared"], HARDWARE["gpus-24gb"]
+    for stage in TRAINED:
+        assert plan.settings(stage) == {**whole.settings(stage), "shard": True}
+        assert plan.starts(stage) == "gpu"
+    assert plan.settings("sample") == whole.settings("sample")
+
+
+def test_adapters_are_refused_where_the_machine_shares_the_weights(
+    settings: Any, run_id: uuid.UUID
+) -> None:
+    settings.LABELAPP_HARDWARE = "gpus-24gb-shared"
+    with pytest.raises(BadInput, match="shard does not go together with lora_rank"):
+        written(run_id, lora_rank=8)
 
 
 def test_a_run_that_another_machine_began_keeps_that_ones_settings(

@@ -107,6 +107,13 @@ class PPOConfig(TrainConfig):
     the last ones; looks are then at the weights that would be saved (the average if there is one)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_with_shard({"generator": "built-in"})
+        if self.shard and self.against_forgetting == "null_space":
+            raise ConfigError(
+                "shard does not go together with the null space: set against_forgetting to mix or"
+                " none, or shard (under accelerate, its use of FSDP) to false."
+            )
         check_missing_end(self.missing_end_score, self.missing_end_penalty)
         if self.target_kl_stop is not None and not self.target_kl_stop > 0:
             raise ConfigError(

@@ -44,10 +44,25 @@ class TrainConfig:
     """Keep a block's input alone and run it again in the backward pass: less memory, more time."""
     compile: bool = False
     """Run the blocks through torch.compile, which needs a C++ compiler."""
+    shard: bool = False
+    """Of several processes each holds its share of weights, gradients and optimiser state (FSDP2),
+    rather than all of them."""
     checkpoint_every: int = 50
     """Optimiser steps between checkpoints."""
     keep_checkpoints: int = 1
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        self._refuse_with_shard({"lora_rank": "0", "compile": "false"})
+
+    def _refuse_with_shard(self, off: dict[str, str]) -> None:
+        """ConfigError if weights are to be shared out and a setting, by name, is not off."""
+        for name, value in off.items():
+            if self.shard and str(getattr(self, name)).lower() != value:
+                raise ConfigError(
+                    f"shard does not go together with {name}: set {name} to {value}, or shard (under"
+                    " accelerate, its use of FSDP) to false."
+                )
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,7 @@ class PretrainConfig(TrainConfig):
     """Share of those that a random token stands in for; the rest stay as they are."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         shares = {
             "warmup_fraction": self.warmup_fraction,
             "mask_rate": self.mask_rate,
@@ -224,6 +240,7 @@ class RewardConfig(TrainConfig):
     """Also train a model without each labeler group in turn, measured on that group."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         wrong = {
             "tie_threshold": ("above 0", self.tie_threshold > 0),
             "margin": ("0 or more", self.margin >= 0),

@@ -1,0 +1,275 @@
+"""Weights, gradients and optimiser state shared out over two processes (FSDP2 over gloo): the run is
+that of one process which holds all of them, and its checkpoints go on either way.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.snapshots import write_all
+from tests.trainer.test_distributed import (
+    PPO,
+    ROOT,
+    assert_alike,
+    free_port,
+    newest,
+    run_two,
+    two,
+    weights_of,
+)
+from tests.trainer.test_resume import assert_as_unbroken, command, config_file, figures
+from tests.trainer.tiny import build_tiny
+from trainer.__main__ import main
+from trainer.config import config_from_plain
+from trainer.errors import ConfigError, PeerLost, Stopped
+from trainer.records import read_manifest
+
+SHARES = """
+import sys, torch
+from trainer import distributed
+from trainer.config import SFTConfig
+from trainer.idle import idle_pass
+from trainer.models import LanguageModel, equip, load_weights, trainable
+from trainer.runtime import Optimiser
+from trainer.sampler import sampler_of
+from trainer.sharding import copied, held
+from trainer.stack import pad
+
+folder, arch = sys.argv[1:]
+cpu = torch.device("cpu")
+config = SFTConfig(
+    out="-", shard=True, gradient_checkpointing=arch == "llama", freeze_layers=int(arch == "gpt2")
+)
+
+def loaded():
+    return LanguageModel.load(folder, config.freeze_layers, "fp32", cpu)
+
+def loss(model, row):
+    batch = pad([row], 0, cpu)
+    response = batch.mask.clone()
+    response[:, 0] = False
+    return model.logprobs(batch, response, lower=model.stack.lower(batch)).sum()
+
+with distributed.joined():
+    plain, model = loaded(), loaded()
+    equip(model, config)
+    whole, shares = trainable(plain.model), trainable(model.model)
+    rows = [[5, 6, 7, 8, 9], [3, 4, 5], [9, 8, 7, 6]]
+    mine = rows[:2] if distributed.rank() == 0 else rows[2:]
+    for row in rows:
+        loss(plain, row).backward()
+    for row in mine:
+        loss(model, row).backward()
+    if len(mine) == 1:
+        idle_pass(model)()
+
+    # each holds its share of the weights, of the gradients, and of what Adam keeps
+    optimiser = Optimiser([(shares.values(), 1e-2)], config)
+    counts = [sum(p.to_local().numel() for p in shares.values())]
+    counts += [sum(p.grad.to_local().numel() for p in shares.values())]
+    for name, p in shares.items():
+        torch.testing.assert_close(p.grad.full_tensor(), whole[name].grad, rtol=1e-4, atol=1e-4)
+    (norm,) = optimiser.step(1.0)
+    counts += [
+        sum(kept["exp_avg_sq"].to_local().numel() for kept in optimiser.adam.state.values())
+    ]
+    every = distributed.gathered(counts)
+    total = sum(p.numel() for p in whole.values())
+    assert [a + b for a, b in zip(*every)] == [total] * 3, (every, total)
+    assert max(map(max, every)) < 0.6 * total, (every, total)
+
+    for p in whole.values():
+        p.grad /= 2  # both processes have the whole, and add up
+    (of_all,) = Optimiser([(whole.values(), 1e-2)], config).step(1.0)
+    assert abs(norm - of_all) < 1e-3 * of_all, (norm, of_all)
+    # of two kinds of copies the one is whole in the first process, the other each's own
+    copies, before = copied(shares), held(shares)
+    if distributed.is_main():
+        for name, tensor in copies.items():
+            torch.testing.assert_close(tensor, whole[name].detach(), rtol=1e-4, atol=1e-5)
+    else:
+        assert not any(tensor.numel() for tensor in copies.values())
+    sampler = sampler_of(model)
+    ids = torch.tensor([rows[0]])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            sampler(input_ids=ids).logits, plain.model(input_ids=ids).logits, rtol=1e-4, atol=1e-4
+        )
+
+    # nothing gathered outlives a change of weights
+    with torch.no_grad():
+        first = float(loss(model, rows[0]))
+        load_weights(model.model, {name: p.detach() * 0 for name, p in whole.items()})
+        zeroed = float(loss(model, rows[0]))
+        load_weights(model.model, before)
+        assert zeroed != first and float(loss(model, rows[0])) == first
+"""
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Settings of the stages, without dropout, and a run of each on one process, which holds all."""
+    root = tmp_path_factory.mktemp("whole")
+    data = {name: str(path) for name, path in write_all(root / "data").items()}
+    tiny = str(build_tiny(root / "tiny", "llama"))
+    shared = {
+        "learning_rate": 1e-3, "adam_eps": 1e-5, "seed": 4, "precision": "fp32", "threads": 1,
+        "checkpoint_every": 1, "micro_tokens": 64, "shard": True,
+    }  # fmt: skip
+    demonstrations = {"demonstrations": data["demonstrations"]}
+    pretrain = {
+        **shared, "text": data["pretrain_text"], "max_tokens": 24, "batch": 9, "max_steps": 4,
+        "valid_every": 2,
+    }  # fmt: skip
+    sft = {**shared, **demonstrations, "model": tiny, "batch": 8, "epochs": 2}
+    reward = {**shared, **demonstrations, "model": tiny, "comparisons": data["comparisons"]}
+    ppo = {
+        **shared, **PPO, "policy": str(root / "sft" / "model"),
+        "reward": str(root / "reward" / "model"), "prompts": data["prompts"],
+        "pretrain_text": data["pretrain_text"],
+    }  # fmt: skip
+    bert = build_tiny(root / "bert", "bert")
+    settings = json.loads((bert / "config.json").read_text())
+    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (bert / "config.json").write_text(json.dumps(settings))
+    found: dict[str, dict[str, Any]] = {
+        "pretrain": {**pretrain, "model": tiny},
+        "pretrain masked": {**pretrain, "model": str(bert), "objective": "masked"},
+        "sft": sft | {"gradient_checkpointing": True},
+        "sft bf16": sft | {"precision": "bf16", "freeze_layers": 1, "pack": True},
+        "reward": {**reward, "batch": 5, "freeze_layers": 1},
+        "ppo": {**ppo, "whiten_rewards": True, "kl_control": "adaptive", "keep_best": True},
+        "ppo value alone": {
+            **ppo,
+            "value_warmup": 1,
+            "ema_decay": 0.0,
+            "freeze_layers": 0,
+        },
+        "sft judged": {**sft, "reward": str(root / "reward" / "model"), "eval_new_tokens": 8},
+    }
+    for stage, settings in found.items():
+        assert main(command(stage, config_file(settings, root / stage))) == 0
+        settings["unbroken"] = root / stage
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_each_process_holds_its_share_and_the_sum_of_the_gradients(
+    tmp_path: Path, arch: Any
+) -> None:
+    ended = two("-c", SHARES, str(build_tiny(tmp_path, arch)), arch)
+    assert [status for status, _ in ended] == [0, 0], "\n".join(words for _, words in ended)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "pretrain",
+        "pretrain masked",
+        "sft",
+        "sft bf16",
+        "sft judged",
+        "reward",
+        "ppo",
+        "ppo value alone",
+    ],
+)
+def test_two_that_share_the_weights_train_what_one_trains(
+    stages: dict[str, dict[str, Any]], tmp_path: Path, stage: str
+) -> None:
+    alone = stages[stage]["unbroken"]
+    assert run_two(stage, config_file(stages[stage], tmp_path)) == [0, 0]
+    assert_alike(figures(tmp_path), figures(alone))
+    both, one = newest(tmp_path), newest(alone)
+    if stage == "reward":  # draws from no global noise, so seeds none
+        del both["random"], one["random"]
+    assert_alike(both, one)
+    assert_alike(weights_of(tmp_path), weights_of(alone))
+    assert read_manifest(tmp_path).settings == read_manifest(alone).settings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+@pytest.mark.parametrize("first", ["shared out", "whole"])
+def test_a_checkpoint_goes_on_with_and_without_sharing(
+    stages: dict[str, dict[str, Any]], tmp_path: Path, stage: str, first: str
+) -> None:
+    shared, alone = stages[stage], stages[stage]["unbroken"]
+    before, after = (shared, shared | {"shard": False})[:: 1 if first == "shared out" else -1]
+    assert run_two(stage, config_file(before, tmp_path), number=2) == [Stopped.exit_code] * 2
+    assert newest(tmp_path)["step"] == 2
+    assert run_two(stage, config_file(after, tmp_path)) == [0, 0]
+    assert_alike(figures(tmp_path), figures(alone))
+    assert_alike(weights_of(tmp_path), weights_of(alone))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft"])
+def test_one_process_goes_on_with_what_two_shared(
+    stages: dict[str, dict[str, Any]], tmp_path: Path, stage: str
+) -> None:
+    config = config_file(stages[stage], tmp_path)
+    assert run_two(stage, config, number=2) == [Stopped.exit_code] * 2
+    assert main(command(stage, config)) == 0
+    assert_alike(weights_of(tmp_path), weights_of(stages[stage]["unbroken"]))
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
+    stages: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    assert run_two("sft", config_file(stages["sft"], unbroken)) == [0, 0]
+    config = config_file(stages["sft"], broken)
+    assert run_two("sft", config, number=3, name="SIGKILL") == [PeerLost.exit_code, -9]
+    assert "Another process" in json.loads((broken / "error.json").read_text())["message"]
+    assert run_two("sft", config) == [0, 0]
+    assert_as_unbroken(broken, unbroken)
+
+
+@pytest.mark.slow
+def test_accelerate_says_that_weights_are_to_be_shared(
+    stages: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    config = config_file(stages["sft"] | {"shard": False, "compile": True}, tmp_path)
+    launch = "accelerate.commands.launch --use_fsdp --fsdp_version 2 --num_processes 2"
+    launch += " --num_machines 1 --mixed_precision no --dynamo_backend no"
+    launch += f" --main_process_port {free_port()}"
+    ended = subprocess.run(
+        [sys.executable, "-m", *launch.split(), "-m", "trainer", *command("sft", config)],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert ended.returncode != 0
+    said = json.loads((tmp_path / "error.json").read_text())
+    assert said["code"] == ConfigError.exit_code
+    assert "shard does not go together with compile" in said["message"]
+
+
+def test_deepspeed_is_refused_with_what_to_use_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "ACCELERATE_USE_DEEPSPEED", "true")
+    config = config_file({"model": "m", "demonstrations": "d"}, tmp_path)
+    assert main(command("sft", config)) == ConfigError.exit_code
+    assert "--use_fsdp" in json.loads((tmp_path / "error.json").read_text())["message"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [
+        ("sft", {"lora_rank": 4}),
+        ("reward", {"compile": True}),
+        ("ppo", {"generator": "vllm"}),
+    ],
+)
+def test_what_does_not_go_together_is_refused(stage: str, setting: dict[str, Any]) -> None:
+    (name,) = setting
+    with pytest.raises(ConfigError, match=f"shard does not go together with {name}"):
+        config_from_plain(stage, {"out": "-", "shard": True, **setting})
