@@ -1,9 +1,10 @@
 """Batched sampling from a causal language model, built in.
 
 Each prompt is run once, however many answers are drawn from it; rows are sorted by length and
-padded on the left, with explicit positions; a row that has ended leaves the batch; logits are
-computed for the last position only. There is no top-k or top-p: what is sampled from is the
-whole distribution, so that the trainer's log-probabilities are those of the sampler.
+padded on the left, with explicit positions; rows that have ended leave the batch, an eighth of it
+at a time, as the others' keys and values are copied then; logits are computed for the last
+position only. There is no top-k or top-p: what is sampled from is the whole distribution, so that
+the trainer's log-probabilities are those of the sampler.
 
 The noise of a row is a function of (seed, key) alone: one uniform number per token, turned into
 a token by inverting the cumulative distribution. So a row's sample depends neither on the batch
@@ -26,6 +27,9 @@ from trainer.config import Precision
 from trainer.errors import ModelError, NumericError
 
 _BLOCK = 256  # tokens per block of the two-level cumulative distribution
+_WORTH_KEEPING = (
+    7 / 8
+)  # of the rows: with more that go on, letting the ended go costs more than it saves
 
 
 class Generated(NamedTuple):
@@ -80,9 +84,9 @@ def generate(
         with torch.inference_mode():
             for start in range(0, len(by_length), batch):
                 rows = by_length[start : start + batch]
-                group = _Group(model, [list(prompts[row // answers]) for row in rows], pad_id)
+                asked = [list(prompts[row // answers]) for row in rows]
                 _decode(
-                    group,
+                    _Group(model, asked, pad_id, room=max_new_tokens),
                     rows=rows,
                     noise=np.stack([uniforms(seed, keys[row], max_new_tokens) for row in rows]),
                     end_ids=frozenset(codec_end_ids),
@@ -149,53 +153,52 @@ class _Room(DynamicLayer):
 
     keys: Tensor
     values: Tensor
+    _keys: Tensor  # with room at the end; ``keys`` is the used part
+    _values: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
         super().__init__()
-        self.room = 0  # columns to set aside at the next growth
-        self._keys: Tensor | None = None  # with room at the end; ``keys`` is the used part
-        self._values: Tensor | None = None
+        self.room = room  # columns set aside beside those of the first update
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        used, total = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        used = self.get_seq_length()
-        total = used + key_states.shape[-2]
-        if self._keys is None or self._values is None or self._keys.shape[-2] < total:
-            self._keys = self._grown(self.keys, key_states, used, total)
-            self._values = self._grown(self.values, value_states, used, total)
+            self._keys, self._values = self._set_aside(key_states), self._set_aside(value_states)
         self._keys[:, :, used:total] = key_states
         self._values[:, :, used:total] = value_states
+        return self._use(total)
+
+    def _set_aside(self, first: Tensor) -> Tensor:
+        rows, heads, columns, width = first.shape
+        return first.new_empty(rows, heads, columns + self.room, width)
+
+    def _use(self, total: int) -> tuple[Tensor, Tensor]:
         self.keys, self.values = self._keys[:, :, :total], self._values[:, :, :total]
         return self.keys, self.values
 
-    def _grown(self, old: Tensor | None, new: Tensor, used: int, total: int) -> Tensor:
-        grown = new.new_empty((*new.shape[:2], total + self.room, new.shape[-1]))
-        if used and old is not None:
-            grown[:, :, :used] = old
-        return grown
-
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep (or repeat) these rows; the next update sets room aside again."""
-        super().batch_select_indices(indices)
-        self._keys = self._values = None
+        """Keep (or repeat) these rows, with the room that is left."""
+        self._keys = self._keys.index_select(0, indices)
+        self._values = self._values.index_select(0, indices)
+        self._use(self.get_seq_length())
 
 
-def _new_cache(model: Any) -> Cache:
+def _new_cache(model: Any, room: int) -> Cache:
     layers = DynamicCache(config=model.config).layers
-    roomy = [_Room() if type(layer) is DynamicLayer else layer for layer in layers]
+    roomy = [_Room(room) if type(layer) is DynamicLayer else layer for layer in layers]
     return Cache(layers=roomy)
 
 
 class _Group:
     """Rows decoded together: their cache, positions and padding mask.
 
-    ``logits`` [rows, vocabulary] are the next token's, in fp32.
+    ``logits`` [rows, vocabulary] are the next token's, in fp32. At most ``room`` steps can follow.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[list[int]], pad_id: int) -> None:
+    def __init__(self, model: Any, prompts: Sequence[list[int]], pad_id: int, room: int) -> None:
         self.model, self.device = model, model.device
         distinct: dict[tuple[int, ...], int] = {}
         place = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
@@ -204,7 +207,7 @@ class _Group:
         lengths = torch.tensor([len(ids) for ids in distinct], device=self.device)
         columns = torch.arange(width, device=self.device)
         mask = (columns >= width - lengths[:, None]).long()
-        self.cache = _new_cache(model)
+        self.cache = _new_cache(model, room)
         logits = self._forward(
             torch.tensor(padded, device=self.device),
             mask,
@@ -228,12 +231,6 @@ class _Group:
             logits_to_keep=torch.tensor([-1], device=self.device),
         )
         return out.logits[:, -1].float()  # type: ignore[no-any-return]
-
-    def reserve(self, columns: int) -> None:
-        """Tell the cache how many tokens are still to come."""
-        for layer in self.cache.layers:
-            if isinstance(layer, _Room):
-                layer.room = columns
 
     def step(self, tokens: Tensor) -> None:
         """Append one token to each row and compute the next logits."""
@@ -263,26 +260,26 @@ def _decode(
     columns = noise.shape[1]
     uniform = torch.from_numpy(noise).to(group.device)
     drawn: list[list[int]] = [[] for _ in rows]
-    live = list(range(len(rows)))
+    held, over = list(range(len(rows))), set[int]()  # rows in the group; those of them that ended
     for column in range(columns):
         if each_step is not None:
             each_step()
-        tokens = draw(group.logits, uniform[live, column], temperature)
-        kept = []
-        for place, token in enumerate(tokens.tolist()):
-            ids = drawn[live[place]]
+        tokens = draw(group.logits, uniform[held, column], temperature)
+        for row, token in zip(held, tokens.tolist(), strict=True):
+            if row in over:
+                continue
+            ids = drawn[row]
             ids.append(token)
             finished = token in end_ids or (stopped is not None and stopped(ids))
             if finished or column == columns - 1:
-                ended(rows[live[place]], Generated(ids, finished))
-            else:
-                kept.append(place)
+                over.add(row)
+                ended(rows[row], Generated(ids, finished))
+        kept = [place for place, row in enumerate(held) if row not in over]
         if not kept:
             return
-        group.reserve(columns - column)
-        if len(kept) < len(live):
+        if len(kept) <= _WORTH_KEEPING * len(held):
             group.keep(kept)
-            tokens, live = tokens[kept], [live[place] for place in kept]
+            tokens, held = tokens[kept], [held[place] for place in kept]
         group.step(tokens)
 
 
