@@ -8,7 +8,7 @@ a control token spelled out in a message is encoded as ordinary text, never as t
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Codec:
     stop: str | None
     vocab_size: int
     fingerprint: str
+    closing: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
+    """By token: whether it may complete the stop sequence, as far as it was asked."""
 
     @classmethod
     def load(cls, folder: str | Path) -> "Codec":
@@ -141,8 +143,16 @@ class Codec:
         return self._decode(ids).strip()
 
     def stopped(self, ids: Sequence[int]) -> bool:
-        """Whether a completion in the making has just reached the stop sequence."""
-        return self.stop is not None and self.stop in self._decode(ids[-_STOP_WINDOW:])
+        """Whether a completion in the making has just reached the stop sequence, by its last token."""
+        if self.stop is None or not ids or not self._closes(ids[-1], self.stop):
+            return False
+        return self.stop in self._decode(ids[-_STOP_WINDOW:])
+
+    def _closes(self, token: int, stop: str) -> bool:
+        """Whether a token's text has the stop sequence's last character; most have not."""
+        if token not in self.closing:
+            self.closing[token] = stop[-1] in self._decode([token])
+        return self.closing[token]
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(
