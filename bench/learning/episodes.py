@@ -18,7 +18,7 @@ class Episodes(Teaching):
     """The model and the PPO that it gets."""
 
     seeds: int = 3
-    updates: int = 24
+    updates: int = 20
     """Rollout batches of a run."""
     batch: int = 64
     """Episodes of each."""

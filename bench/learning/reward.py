@@ -6,7 +6,7 @@
 3. Open-Assistant's rankings in folds by conversation: K-wise against the same pairs each a ranking
    of its own, as many optimiser steps.
 
-One seed; the lowest 20 of 30 blocks are frozen. About 2 hours of two cores in all at the full
+One seed; the lowest 20 of 30 blocks are frozen. About 3 hours of two cores in all at the full
 budget; with --budget small 2 minutes on the 13.8M model, drawn, untaught. --model names the folder
 of SmolLM2-135M-Instruct (`python -m trainer base` makes one).
 """
@@ -46,7 +46,7 @@ class Sizes:
     """Folds that a reward model is trained for, of those."""
     curve: tuple[int, ...] = (180, 365, 730)
     """Training pairs of the learning curve, beside all."""
-    curve_folds: int = 2
+    curve_folds: int = 1
     open_assistant_folds: int = 2
     rows: int = 1825
     """HH pairs read."""
@@ -57,7 +57,7 @@ class Sizes:
     batch: int = 16
     """HH pairs, or Open-Assistant rankings, per optimiser step."""
     freeze_layers: int = 20
-    max_tokens: int = 768
+    max_tokens: int = 1024
     chunk: int = 365
     """Pairs whose states are one unit."""
     seed: int = 0
@@ -70,7 +70,7 @@ BUDGETS = {
         rankings=12, batch=8, freeze_layers=4, chunk=15, max_tokens=512,
     ),
 }  # fmt: skip
-PER_PAIR, PER_STATE, PER_RANKING = 0.75, 0.2, 2.5  # seconds
+PER_PAIR, PER_STATE, PER_RANKING = 0.75, 0.35, 2.0  # seconds
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -172,7 +172,7 @@ class Bench:
         some = self.hh.pairs[first : first + self.chosen.chunk]
         snapshot = write_rankings(self.work / f"data-states-{first}", some, [])
         found = probes.last_states(
-            self.model, snapshot, self.chosen.freeze_layers, self.chosen.max_tokens * 4
+            self.model, snapshot, self.chosen.freeze_layers, self.chosen.max_tokens
         )
         if len(found) != len(some):
             raise SystemExit(f"{len(some) - len(found)} pairs are too long for the model.")

@@ -3,7 +3,7 @@
 The 13.8M model of the benchmarks is taught a little (WikiText-2, then SFT) and trained by the known
 reward `concise` in several ways, each with the same episodes. Perplexity is that of the last tenth
 of WikiText-2 valid, which nothing was trained on; BLiMP is the share of minimal pairs whose
-grammatical sentence is likelier. About 75 minutes of two cores in all at the full budget, 3 of them
+grammatical sentence is likelier. About an hour of two cores in all at the full budget, 3 of them
 with --budget small; ten more where known_reward has not taught the model yet.
 """
 
