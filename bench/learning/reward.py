@@ -70,6 +70,8 @@ BUDGETS = {
         rankings=12, batch=8, freeze_layers=4, chunk=15, max_tokens=512,
     ),
 }  # fmt: skip
+LONGEST = 8192
+"""Tokens whose states are computed for the probe: no pair is left out."""
 PER_PAIR, PER_STATE, PER_RANKING = 0.75, 0.35, 2.0  # seconds
 
 
@@ -171,11 +173,9 @@ class Bench:
         """Features of the linear probe for some pairs."""
         some = self.hh.pairs[first : first + self.chosen.chunk]
         snapshot = write_rankings(self.work / f"data-states-{first}", some, [])
-        found = probes.last_states(
-            self.model, snapshot, self.chosen.freeze_layers, self.chosen.max_tokens
-        )
+        found = probes.last_states(self.model, snapshot, self.chosen.freeze_layers, LONGEST)
         if len(found) != len(some):
-            raise SystemExit(f"{len(some) - len(found)} pairs are too long for the model.")
+            raise SystemExit(f"A pair of {self.work.name} is longer than {LONGEST} tokens.")
         np.save(self.work / f"states-{first}.npy", found)
         return {"pairs": len(some)}
 
