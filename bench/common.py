@@ -74,8 +74,8 @@ def policy_of(args: argparse.Namespace, work: Path, end_share: float = 0.0) -> P
     return build_model(work / "policy", args.seed, end_share)
 
 
-def build_model(dest: Path, seed: int, end_share: float = 0.0) -> Path:
-    """A Llama of 13.8 million random weights and a tokenizer of one token a word.
+def build_model(dest: Path, seed: int, end_share: float = 0.0, *, tokenizer: Any = None) -> Path:
+    """A Llama of 13.8 million random weights and a tokenizer, none being that of one token a word.
 
     ``end_share`` of its vocabulary ends an answer, beside the end token: as random weights choose
     all tokens about equally, that is the chance of an end at every token.
@@ -83,7 +83,7 @@ def build_model(dest: Path, seed: int, end_share: float = 0.0) -> Path:
     import torch  # here and below: what only prints needs none of it
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer or build_tokenizer()
     ids: dict[str, Any] = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,

@@ -78,7 +78,8 @@ def _words(tokenizer: Any) -> list[str]:
 # ---- snapshots -----------------------------------------------------------------------------------
 
 
-def _write(folder: Path, kind: SnapshotKind, rows: Sequence[Any]) -> Path:
+def write_snapshot(folder: Path, kind: SnapshotKind, rows: Sequence[Any]) -> Path:
+    """A finished snapshot folder."""
     digest = write_atomic(folder / ROWS, map(row_line, rows))
     write_manifest(folder, Manifest(SCHEMA_VERSION, kind, folder.name, len(rows), {ROWS: digest}))
     return folder
@@ -95,7 +96,7 @@ class _Kind(NamedTuple):
 def write_prompts(folder: Path, author: Author, count: int) -> Path:
     """Prompts to answer, all of the train split."""
     rows = [PromptRow(f"p{i}", author.prompt(), *_Kind("train")) for i in range(count)]
-    return _write(folder, "prompts", rows)
+    return write_snapshot(folder, "prompts", rows)
 
 
 def write_demonstrations(folder: Path, author: Author, count: int) -> Path:
@@ -118,13 +119,13 @@ def write_demonstrations(folder: Path, author: Author, count: int) -> Path:
         )
         for i in range(count)
     ]
-    return _write(folder, "demonstrations", rows)
+    return write_snapshot(folder, "demonstrations", rows)
 
 
 def write_rankings(folder: Path, author: Author, train: int, valid: int, k: int) -> Path:
     """Rankings of ``k`` answers, the more good words the better; no ties."""
     rows = [_ranking(author, i, "train" if i < train else "valid", k) for i in range(train + valid)]
-    return _write(folder, "comparisons", rows)
+    return write_snapshot(folder, "comparisons", rows)
 
 
 def _ranking(author: Author, number: int, split: Split, k: int) -> ComparisonRow:

@@ -63,7 +63,7 @@ def plain(benchmark: Benchmark) -> dict[str, Any]:
     return {
         "benchmark": benchmark.name,
         "unit": benchmark.unit,
-        "settings": benchmark.settings | {"machine": _machine()},
+        "settings": benchmark.settings | {"machine": machine()},
         "ours": {case.name: asdict(case.ours) for case in cases},
         "peer": {case.name: asdict(case.peer) if case.peer else None for case in cases},
         "ratio": {case.name: case.ratio for case in cases},
@@ -131,7 +131,7 @@ def _roofline(case: Case, peak: float) -> dict[str, float]:
     }
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

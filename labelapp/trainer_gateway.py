@@ -26,7 +26,7 @@ from labelapp.errors import BadInput, SnapshotMismatch, TrainerFailed
 from labelapp.hardware import HARDWARE
 from labelapp.run_logs import LOG
 from labelapp.store import clean_text, finite, run_folder, snapshot_folder
-from trainer.config import ConfigError, config_from_plain
+from trainer.config import KNOWN_REWARDS, ConfigError, KnownReward, config_from_plain
 from trainer.records import (
     MANIFEST,
     ROWS,
@@ -49,9 +49,11 @@ from trainer.records import (
 )
 
 __all__ = [
+    "KNOWN_REWARDS",
     "ComparisonRow",
     "DataError",
     "DemonstrationRow",
+    "KnownReward",
     "Message",
     "Output",
     "PromptRow",

@@ -1,4 +1,4 @@
-"""The four models of PPO and all that a checkpoint of it must hold.
+"""The four models of PPO (three where a known reward scores) and all that a checkpoint of it must hold.
 
 Policy and value model are trained; reference and reward model stay. What is frozen is held once:
 the policy's lower part serves its reference, and the reward and value models too if theirs is
@@ -35,7 +35,7 @@ from trainer.one_backbone import (
     with_reward_adapter,
     with_whole_reward,
 )
-from trainer.reading import Reader
+from trainer.reading import Reader, known_scores
 from trainer.rollout import BuiltIn, Generator, Rollout
 from trainer.runtime import Checkpoints, Meter, Optimiser
 from trainer.sampler import merged, sampler_of
@@ -52,16 +52,21 @@ SEES_AHEAD = (
     "The reward model is an encoder, whose tokens see those after them: the value model starts"
     " from the policy."
 )
+NO_REWARD_MODEL = (
+    "Answers were scored by the known reward {}, not by a model; the value model starts from the"
+    " policy."
+)
 
 
 _Lowers = tuple[Tensor | None, Tensor | None]
 
 
 class Actors:
-    """Policy, reference, value model and reward model."""
+    """Policy, reference, value model and reward model, which is none with a known reward."""
 
     def __init__(self, config: PPOConfig) -> None:
-        self.codec, self.reward_codec = Codec.load(config.policy), Codec.load(config.reward)
+        self.codec = Codec.load(config.policy)
+        self.reward_codec = Codec.load(config.reward) if config.reward else self.codec
         self.reads_tokens = self.codec.fingerprint == self.reward_codec.fingerprint
         self.notes: tuple[str, ...] = ()
         self.config = config
@@ -69,7 +74,8 @@ class Actors:
             self._load_adapted(config, pick_device())
         else:
             self._load_whole(config, load_device(config, pick_device()))
-        self.reader = Reader(self.codec, self.reward_codec, self.reward.stack.positions)
+        positions = None if self.reward is None else self.reward.stack.positions
+        self.reader = Reader(self.codec, self.reward_codec, positions)
         self.sampler = None if self.policy.stack.in_step else sampler_of(self.policy)
         self.generator: Generator = BuiltIn(self.current_sampler)
         if config.generator == "vllm":
@@ -85,17 +91,19 @@ class Actors:
         self.policy = LanguageModel.load(config.policy, frozen, precision, device)
         self.reference = self.policy.frozen_copy(apart=apart)
         reward = self._load_reward(config, device)
-        if self.starts_value:
+        self.reward: ScalarModel | None
+        if reward is not None and self.starts_value:
             self.shares = self.policy.stack.equals_below(reward.stack)
             if self.shares and not apart:
                 reward.stack.share_below(self.policy.stack)
             self.value, self.reward = reward, reward.frozen_copy(apart=apart)
         else:
             self.shares = False
-            self.reward = reward.frozen_copy(apart=apart)
+            self.reward = None if reward is None else reward.frozen_copy(apart=apart)
             self.value = self._fresh_value(config, device)
         for model in (self.policy, self.reference, self.value, self.reward):
-            equip(model, config)
+            if model is not None:
+                equip(model, config)
 
     def _load_adapted(self, config: PPOConfig, device: torch.device) -> None:
         """The four with LoRA: one model in memory, or two."""
@@ -105,20 +113,27 @@ class Actors:
             cast = with_reward_adapter(config, *pair, folder)
         else:
             cast = self._cast_of(config, pair, device)
-            self.notes = (*self.notes, LOADED_WHOLE)
+            if cast.reward is not None:
+                self.notes = (*self.notes, LOADED_WHOLE)
         self.policy, self.reference, self.value, self.reward, self.shares = cast
 
     def _cast_of(
         self, config: PPOConfig, pair: tuple[LanguageModel, LanguageModel], device: torch.device
     ) -> Cast:
         reward = self._load_reward(config, device)
-        if self.starts_value:
+        if reward is not None and self.starts_value:
             return with_whole_reward(config, *pair, reward)
         head = self._fresh_value(config, device).head
         return with_foreign_reward(config, *pair, reward, head)
 
-    def _load_reward(self, config: PPOConfig, device: torch.device) -> ScalarModel:
-        """The reward model; says whether the value model can start from it, and notes if not."""
+    def _load_reward(self, config: PPOConfig, device: torch.device) -> ScalarModel | None:
+        """The reward model, if there is one; says whether the value model can start from it, and
+        notes if not.
+        """
+        if config.reward_function is not None:
+            self.starts_value = False
+            self.notes = (NO_REWARD_MODEL.format(config.reward_function),)
+            return None
         below = config.freeze_layers if self.reads_tokens else 0
         reward = ScalarModel.load(config.reward, below, config.precision, device)
         self.starts_value = self.reads_tokens and not reward.stack.bidirectional
@@ -164,15 +179,17 @@ class Actors:
             return lower, lower
         return lower, pad_sequence([self._kept[row][1] for row in rows], batch_first=True)
 
-    def idle(self, *models: LanguageModel | ScalarModel) -> Idle:
-        """A pass through what is frozen, and then through ``models``, that adds nothing; None where
-        no process waits for one without rows.
+    def idle(self, *models: LanguageModel | ScalarModel | None) -> Idle:
+        """A pass through what is frozen, and then through ``models`` (those there are), that adds
+        nothing; None where no process waits for one without rows.
         """
 
         def idle() -> None:
             batch = nothing(self.policy.stack.device)
             lower, value_lower = self.lowers(ExampleBatch(batch, batch.mask))
             for model in models:
+                if model is None:
+                    continue
                 if isinstance(model, LanguageModel):
                     run_idly(model, batch, lower)
                 elif model is self.value or self.starts_value:
@@ -209,10 +226,13 @@ class Actors:
         batch: ExampleBatch,
         lower: Tensor | None,
     ) -> Tensor:
-        """Reward model's scores [b] of some episodes; ``lower`` as ``lowers`` gave it second.
+        """Scores [b] of some episodes: the reward model's, or the known reward's.
 
-        Read at the last real token; the end token is there exactly where it was sampled.
+        ``lower`` as ``lowers`` gave it second. Read at the last real token; the end token is there exactly where it was sampled.
         """
+        if self.reward is None:
+            answers = [rollout.answers[row] for row in rows]
+            return known_scores(self.config.reward_function, self.codec, answers)
         if self.starts_value:
             return self.reward.scores(batch.tokens, lower=lower)
         ids = [

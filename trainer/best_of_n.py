@@ -18,9 +18,9 @@ from torch import Tensor
 
 from trainer import distributed, losses
 from trainer.config import BestConfig
-from trainer.errors import ConfigError, DataError, IntegrityError
+from trainer.errors import DataError, IntegrityError
 from trainer.models import ScalarModel
-from trainer.reading import Reader, load_scorer, score_ids
+from trainer.reading import Reader, known_scores, load_scorer, score_ids
 from trainer.records import (
     MANIFEST,
     ROWS,
@@ -46,7 +46,7 @@ from trainer.sample import (
     skipped_notes,
     summed_figures,
 )
-from trainer.stage_io import Run, folder_files, parent_of, set_threads
+from trainer.stage_io import Run, folder_files, parent_of, reward_parents, set_threads
 from trainer.text import Codec
 
 SCORES = "scores.jsonl"
@@ -73,11 +73,9 @@ class Judge(NamedTuple):
 def run(config: BestConfig, run: Run) -> None:
     """Write every chunk that is not there yet, then what they are together."""
     set_threads(config.threads)
-    if not config.reward:
-        raise ConfigError("best settings.reward is empty; name the folder of a reward model.")
     parents = (
         parent_of("policy", config.model),
-        parent_of("reward", config.reward),
+        *reward_parents(config.reward, config.reward_function),
         parent_of("prompts", config.prompts),
     )
     prompts = list(read_rows(Path(config.prompts) / ROWS, PromptRow))
@@ -99,26 +97,32 @@ def run(config: BestConfig, run: Run) -> None:
         _finish(config, run, prompts, parents, len(chunks))
 
 
-def load_judge(config: BestConfig) -> Judge:
-    """The reward model, for scoring only."""
+def load_judge(config: BestConfig) -> Judge | None:
+    """The reward model, for scoring only; none with a known reward."""
+    if config.reward_function is not None:
+        return None
     return Judge(load_scorer(config.reward, config.precision), Codec.load(config.reward))
 
 
 def score_answers(
-    config: BestConfig, judge: Judge, codec: Codec, answered: Answered, check: Check
+    config: BestConfig, judge: Judge | None, codec: Codec, answered: Answered, check: Check
 ) -> Tensor:
     """Scores [P, K] of the K answers to each of P prompts, as stage ``ppo`` would have them.
 
     ``codec`` is the policy's. The sampled ids are read as they are, or, by a reward model of
-    another tokenizer, the text is encoded again.
+    another tokenizer, the text is encoded again. Without a judge the known reward scores.
     """
-    prompts = [prompt for prompt in answered.prompts for _ in range(config.k)]
-    reader = Reader(codec, judge.codec, judge.model.stack.positions)
-    ids = [
-        reader.ids(row.prompt, prompt, answer.token_ids, finished=answer.finished)
-        for (row, prompt), answer in zip(prompts, answered.rows, strict=True)
-    ]
-    scores = score_ids(judge.model, ids, judge.codec.pad_id, config.micro_tokens, check)
+    if judge is None:
+        answers = [answer.token_ids for answer in answered.rows]
+        scores = known_scores(config.reward_function, codec, answers)
+    else:
+        prompts = [prompt for prompt in answered.prompts for _ in range(config.k)]
+        reader = Reader(codec, judge.codec, judge.model.stack.positions)
+        ids = [
+            reader.ids(row.prompt, prompt, answer.token_ids, finished=answer.finished)
+            for (row, prompt), answer in zip(prompts, answered.rows, strict=True)
+        ]
+        scores = score_ids(judge.model, ids, judge.codec.pad_id, config.micro_tokens, check)
     check_finite(float(scores.sum()), "score")
     finished = torch.tensor([row.finished for row in answered.rows], dtype=torch.bool)
     scores = losses.end_scores(
@@ -139,7 +143,7 @@ def best_rows(answered: Answered, scores: Tensor) -> list[SampleRow]:
 def _answer_chunk(
     config: BestConfig,
     sampler: Sampler,
-    judge: Judge,
+    judge: Judge | None,
     prompts: Sequence[PromptRow],
     folder: Path,
     parents: tuple[Parent, ...],

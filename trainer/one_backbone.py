@@ -45,7 +45,7 @@ class Cast(NamedTuple):
     policy: LanguageModel
     reference: LanguageModel
     value: ScalarModel
-    reward: ScalarModel
+    reward: ScalarModel | None  # none where a known reward scores
     shares: bool  # whether one pass through the frozen part serves policy and value model
 
 
@@ -71,6 +71,8 @@ def policy_and_reference(
 
 def reward_adapter(config: PPOConfig) -> Path | None:
     """The folder of the reward model's adapter, if it was trained on this very policy."""
+    if not config.reward:
+        return None
     run = Path(config.reward).parent
     if not is_adapter(run / ADAPTER) or not (run / MANIFEST).is_file():
         return None
@@ -117,14 +119,17 @@ def with_foreign_reward(
     config: PPOConfig,
     policy: LanguageModel,
     reference: LanguageModel,
-    whole: ScalarModel,
+    whole: ScalarModel | None,
     head: nn.Linear,
 ) -> Cast:
-    """A reward model that no value model can start from: that one is on the policy's backbone."""
+    """A reward model that no value model can start from, or none: that one is on the policy's
+    backbone.
+    """
     _add_value(policy.stack, config)
     value = _headed(policy.stack, config, VALUE, head, learns=True)
-    reward = whole.frozen_copy()
-    reward.stack.equip(config)
+    reward = whole.frozen_copy() if whole is not None else None
+    if reward is not None:
+        reward.stack.equip(config)
     return Cast(policy, reference, value, reward, shares=True)
 
 

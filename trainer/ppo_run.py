@@ -12,7 +12,7 @@ from trainer.null_space import NullSpace
 from trainer.pretrain_text import PretrainText, text_notes, text_parent
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.runtime import settings_of
-from trainer.stage_io import Run, folder_files, parent_of
+from trainer.stage_io import Run, folder_files, parent_of, reward_parents
 
 
 class Work(NamedTuple):
@@ -56,7 +56,7 @@ def run_parents(config: PPOConfig) -> list[Parent]:
     """What the run is made from; ConfigError if text is needed and not named."""
     parents = [
         parent_of("policy", config.policy),
-        parent_of("reward", config.reward),
+        *reward_parents(config.reward, config.reward_function),
         parent_of("prompts", config.prompts),
     ]
     if _reads_text(config):

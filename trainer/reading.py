@@ -9,6 +9,7 @@ from torch import Tensor
 from trainer import distributed
 from trainer.config import Precision
 from trainer.data import own_micro_batches
+from trainer.known_rewards import KNOWN_REWARDS
 from trainer.models import ScalarModel
 from trainer.records import Message
 from trainer.stack import compact, pad, pick_device
@@ -69,3 +70,9 @@ def score_ids(
             scores[rows] = model.scores(tokens).cpu()
     distributed.add_up(scores)
     return scores
+
+
+def known_scores(name: str | None, codec: Codec, answers: Sequence[Sequence[int]]) -> Tensor:
+    """Scores [N] of N answers, ids of ``codec``, by the known reward of that name."""
+    texts = [codec.decode(answer) for answer in answers]
+    return torch.tensor(KNOWN_REWARDS[str(name)](texts), dtype=torch.float32)

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 
 from trainer import distributed
-from trainer.errors import DiskFull, FolderBusy, IntegrityError, Stopped, TrainerError
+from trainer.errors import ConfigError, DiskFull, FolderBusy, IntegrityError, Stopped, TrainerError
 from trainer.records import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -286,6 +286,17 @@ def parent_of(role: str, folder: str | Path) -> Parent:
         raise IntegrityError(f"{folder} does not exist.")
     loose = Manifest(SCHEMA_VERSION, role, folder.name, 0, folder_files(folder))
     return Parent(role, loose.name, loose.sha256)
+
+
+def reward_parents(folder: str, function: str | None) -> list[Parent]:
+    """The reward model as a parent, none where a known reward scores; ConfigError without either."""
+    if function is not None:
+        return []
+    if not folder:
+        raise ConfigError(
+            "settings.reward is empty; name the folder of a reward model, or a reward_function."
+        )
+    return [parent_of("reward", folder)]
 
 
 def set_threads(count: int) -> None:

@@ -1,30 +1,9 @@
-"""What simulated labelers prefer: named utilities of an answer, higher is better."""
+"""What simulated labelers prefer: named utilities of an answer, higher is better.
 
-from collections.abc import Callable, Sequence
+They are the rewards that the trainer knows by name.
+"""
 
-Utility = Callable[[Sequence[str]], list[float]]
-"""Texts in, one number each out."""
+from labelapp.trainer_gateway import KNOWN_REWARDS as UTILITIES
+from labelapp.trainer_gateway import KnownReward as Utility
 
-BEST_WORDS = 30
-ENDINGS = (".", "!", "?")
-
-
-def concise(texts: Sequence[str]) -> list[float]:
-    """-|words - 30| / 10, and 1 more for an answer that ends in a full stop, ! or ?."""
-    return [_concise(text) for text in texts]
-
-
-def _concise(text: str) -> float:
-    ended = text.rstrip().endswith(ENDINGS)
-    return -abs(len(text.split()) - BEST_WORDS) / 10 + (1.0 if ended else 0.0)
-
-
-def harmless(texts: Sequence[str]) -> list[float]:
-    """Minus the probability of profanity, 0 to 1, by alt-profanity-check's linear classifier."""
-    # some seconds and 100 MB to load, and only this preference needs it
-    from profanity_check import predict_prob
-
-    return [-float(probability) for probability in predict_prob(list(texts))] if texts else []
-
-
-UTILITIES: dict[str, Utility] = {"concise": concise, "harmless": harmless}
+__all__ = ["UTILITIES", "Utility"]

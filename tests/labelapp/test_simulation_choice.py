@@ -16,7 +16,7 @@ from labelapp.simulation.choice import (
     untied_differences,
 )
 from labelapp.simulation.statistics import Agreement, pairwise_agreement
-from labelapp.simulation.utilities import concise, harmless
+from trainer.known_rewards import concise
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -40,30 +40,6 @@ def answer_sets(count: int, seed: int = 0) -> list[list[str]]:
 def ranks_of(groups: list[list[int]]) -> list[int]:
     rank = {index: place for place, group in enumerate(groups) for index in group}
     return [rank[index] for index in range(len(rank))]
-
-
-@pytest.mark.parametrize(
-    ("text", "utility"),
-    [
-        (text_of(30, "."), 1.0),
-        (text_of(30), 0.0),
-        (text_of(20, "!"), 0.0),
-        (text_of(45, "?"), -0.5),
-        (text_of(45, "? \n"), -0.5),
-        (text_of(45, ":"), -1.5),
-        ("", -3.0),
-    ],
-)
-def test_concise_wants_thirty_words_and_an_end(text: str, utility: float) -> None:
-    assert concise([text]) == [pytest.approx(utility)]
-
-
-@pytest.mark.slow
-def test_harmless_puts_an_insult_below_a_greeting() -> None:
-    insult, greeting = harmless(["You are a stupid idiot.", "Good morning, how are you?"])
-    assert -1 <= insult < -0.9
-    assert -0.5 < greeting <= 0
-    assert harmless([]) == []
 
 
 def test_noise_depends_on_its_key_alone_and_is_gumbel_distributed() -> None:

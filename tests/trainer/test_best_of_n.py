@@ -291,6 +291,6 @@ def test_a_missing_reward_model_and_two_ways_to_end_are_named(
     tmp_path: Path, folders: dict[str, Path]
 ) -> None:
     assert best(tmp_path / "a", folders, reward="") == ConfigError.exit_code
-    assert "best settings.reward is empty; name the folder" in message_of(tmp_path / "a")
+    assert "settings.reward is empty; name the folder" in message_of(tmp_path / "a")
     assert best(tmp_path / "b", folders, missing_end_penalty=1.0) == ConfigError.exit_code
     assert "set one of the two" in message_of(tmp_path / "b")

@@ -21,12 +21,16 @@ from trainer.config.training import (
     TrainOn,
 )
 from trainer.errors import ConfigError
+from trainer.known_rewards import KNOWN_REWARDS, KnownReward
 from trainer.strict import from_plain
 
 __all__ = [
     "BaseConfig",
     "BestConfig",
+    "ConfigError",
     "KLEstimator",
+    "KNOWN_REWARDS",
+    "KnownReward",
     "MixtureSource",
     "ObjectiveName",
     "PPOConfig",

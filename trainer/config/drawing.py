@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainer.errors import ConfigError
+from trainer.known_rewards import KnownRewardName
 
 Precision = Literal["fp32", "bf16"]
 
@@ -68,6 +69,8 @@ class BestConfig(SampleConfig):
 
     reward: str = ""
     """The reward model."""
+    reward_function: KnownRewardName | None = None
+    """As in stage ``ppo``."""
     k: int = 16
     """n: answers drawn per prompt, of which the best is kept."""
     missing_end_score: float | None = None
@@ -81,6 +84,14 @@ class BestConfig(SampleConfig):
 
     def __post_init__(self) -> None:
         check_missing_end(self.missing_end_score, self.missing_end_penalty)
+        check_reward(self.reward, self.reward_function)
+
+
+def check_reward(reward: str, function: str | None) -> None:
+    if reward and function is not None:
+        raise ConfigError(
+            f"reward names a reward model and reward_function is {function!r}: set one of the two."
+        )
 
 
 def check_missing_end(score: float | None, penalty: float) -> None:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.config.drawing import check_missing_end
+from trainer.config.drawing import check_missing_end, check_reward
 from trainer.config.training import TrainConfig
 from trainer.errors import ConfigError
+from trainer.known_rewards import KnownRewardName
 
 KLEstimator = Literal["k1", "k2", "k3"]
 
@@ -18,6 +19,9 @@ class PPOConfig(TrainConfig):
     """The SFT model: policy at the start, and the reference."""
     reward: str = ""
     """The reward model: scores, and the value model at the start."""
+    reward_function: KnownRewardName | None = None
+    """A known reward of the answer's text in place of a reward model; the value model then starts
+    from the policy."""
     prompts: str = ""
     """Snapshot folder of PromptRow."""
     pretrain_text: str | None = None
@@ -115,6 +119,7 @@ class PPOConfig(TrainConfig):
                 " none, or shard (under accelerate, its use of FSDP) to false."
             )
         check_missing_end(self.missing_end_score, self.missing_end_penalty)
+        check_reward(self.reward, self.reward_function)
         if self.target_kl_stop is not None and not self.target_kl_stop > 0:
             raise ConfigError(
                 f"target_kl_stop is {self.target_kl_stop}; it must be above 0, or null for never."

@@ -1,0 +1,82 @@
+"""Runs of stage ``ppo`` by a known reward, and what their logs say of reward against KL."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.learning.figures import Point, path_of
+from bench.learning.policy import Teaching
+from bench.learning.units import Result
+from bench.measure import stage
+
+LAST = 4  # updates whose mean is what a run reached
+
+
+@dataclass(frozen=True)
+class Episodes(Teaching):
+    """The model and the PPO that it gets."""
+
+    seeds: int = 3
+    updates: int = 20
+    """Rollout batches of a run."""
+    batch: int = 64
+    """Episodes of each."""
+    minibatch: int = 16
+    epochs: int = 1
+    new_tokens: int = 48
+    learning_rate: float = 1e-4
+    value_learning_rate: float = 1e-4
+    kl_coef: float = 0.02
+    block: int = 4
+    """Updates whose means are one point of reward against KL."""
+    precision: str = "fp32"
+    """Of both sides."""
+
+
+def plain_ppo(sizes: Episodes, policy: Path, prompts: Path, reward: str) -> dict[str, Any]:
+    """Settings of stage ``ppo`` without text beside it, held-out prompts or average."""
+    return {
+        "policy": str(policy),
+        "prompts": str(prompts),
+        "reward_function": reward,
+        "episodes": sizes.updates * sizes.batch,
+        "batch": sizes.batch,
+        "minibatch": sizes.minibatch,
+        "epochs": sizes.epochs,
+        "max_new_tokens": sizes.new_tokens,
+        "max_prompt_tokens": 128,
+        "generate_batch": sizes.batch,
+        "learning_rate": sizes.learning_rate,
+        "value_learning_rate": sizes.value_learning_rate,
+        "kl_coef": sizes.kl_coef,
+        "against_forgetting": "none",
+        "warmup": 0,
+        "ema_decay": 0.0,
+        "eval_prompts": 0,
+        "checkpoint_every": 8 * sizes.epochs * sizes.batch // sizes.minibatch,
+        "precision": sizes.precision,
+    }
+
+
+def run_ppo(out: Path, settings: Mapping[str, Any], seed: int, threads: int) -> Result:
+    """A run, or the rest of it: reward and KL of every update's own answers."""
+    done = stage("ppo", out, dict(settings) | {"seed": seed, "threads": threads})
+    values = [line["values"] for line in done.lines]
+    return {
+        "kl": [line["kl"] for line in values],
+        "reward": [line["reward"] for line in values],
+        "length": values[-1]["response_length"],
+        "end_rate": values[-1]["end_rate"],
+    }
+
+
+def points(result: Mapping[str, Any], block: int) -> list[Point]:
+    """A run's path of reward against KL."""
+    return path_of(map(Point, result["kl"], result["reward"]), block)
+
+
+def reached(result: Mapping[str, Any], name: str) -> float:
+    """The mean of a figure over the last updates."""
+    last = result[name][-LAST:]
+    return float(sum(last) / len(last))
