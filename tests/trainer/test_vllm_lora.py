@@ -1,5 +1,6 @@
 """A policy with adapters, through a generation server that knows nothing of them."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from tests.trainer.snapshots import write_all
 from tests.trainer.test_ppo import reward_model, train
 from tests.trainer.test_vllm import served
 from tests.trainer.vllm_server import TinyVLLM
+from trainer.vllm_client import _watched
 
 pytestmark = pytest.mark.slow
 
@@ -29,3 +31,16 @@ def test_the_server_draws_from_the_policy_with_its_adapters_merged_in(
         last = server.weights()
     assert set(last) == set(base), "no adapter is named in what the server loads"
     assert max(float((last[name] - base[name]).abs().max()) for name in base) > 1e-3
+
+
+def test_who_has_an_event_loop_may_ask_a_server_too() -> None:
+    asked = []
+
+    async def work() -> None:
+        asked.append("in a thread of its own")
+
+    async def notebook() -> None:
+        _watched(work(), lambda: None)
+
+    asyncio.run(notebook())
+    assert asked
