@@ -81,7 +81,8 @@ def test_a_process_killed_by_the_kernel_fails_the_run_and_a_retry_goes_on(
     assert (run.state, run.fraction, run.error) == (Run.State.DONE, 1.0, "")
     whole = metrics_lines(run.pk)
     assert whole[: len(kept)] == kept
-    assert len(list(drawn_text_folder(run.pk).iterdir())) == 40
+    drawn = drawn_text_folder(run.pk).glob("[0-9]*.txt")  # a killed write leaves a hidden one too
+    assert len(list(drawn)) == 40
 
 
 def test_stop_lets_the_stage_end_itself_and_a_retry_goes_on(tiny_project: Project) -> None:
