@@ -1,6 +1,7 @@
 """A policy with adapters, through a generation server that knows nothing of them."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,5 +43,6 @@ def test_who_has_an_event_loop_may_ask_a_server_too() -> None:
     async def notebook() -> None:
         _watched(work(), lambda: None)
 
-    asyncio.run(notebook())
+    with ThreadPoolExecutor(1) as apart:  # in a browser's tests this thread has a loop already
+        apart.submit(asyncio.run, notebook()).result()
     assert asked
