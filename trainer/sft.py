@@ -18,13 +18,7 @@ from trainer.dropout import set_residual_dropout
 from trainer.idle import idle_pass
 from trainer.judge import Judge
 from trainer.mixture import Mixture, load_mixture, source_parents
-from trainer.models import (
-    LanguageModel,
-    equip,
-    load_weights,
-    save_language_model,
-    trainable,
-)
+from trainer.models import LanguageModel, equip, load_weights, save_language_model, trainable
 from trainer.packing import example_batches
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.runtime import (

@@ -63,8 +63,8 @@ def main(argv: list[str] | None = None) -> None:
         out = args.work / f"{name}-{seed}"
         return run_ppo(out, settings, seed, args.threads) | look(out / "model")
 
-    known = [(name, seed) for seed in range(chosen.seeds) for name in arms(chosen, cast)]
     settings = arms(chosen, cast)
+    known = [(name, seed) for seed in range(chosen.seeds) for name in settings]
     units = [Unit("before", 60, partial(look, cast.model))]
     units += [
         Unit(f"{name}-{seed}", ARM_SECONDS, partial(arm, name, settings[name], seed))
