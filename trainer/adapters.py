@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from trainer.blocks import compact
 from trainer.config import TrainConfig
 from trainer.errors import ModelError
 from trainer.records import write_atomic
-from trainer.stack import Stack, compact
+from trainer.stack import Stack
 from trainer.stage_io import replaced_folder
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""How the blocks of a backbone are run: from given hidden states, twice, or compiled."""
+"""How the blocks of a backbone are run: from given hidden states, twice, compiled, or in bf16."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.pytorch_utils import Conv1D
 
 from trainer.errors import ConfigError
 
@@ -83,3 +84,16 @@ def compiled(blocks: Sequence[nn.Module]) -> list[Any]:
 
 def _probe(x: Tensor) -> Tensor:
     return x.sin() + 1
+
+
+def compact(module: nn.Module) -> None:
+    """Hold the matrices of a module that is not trained in bf16, in place.
+
+    Autocast rounds them the same way before each product, so nothing changes but speed and
+    memory. Norms and embeddings stay in fp32, and so does what requires gradients.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | Conv1D):
+            for parameter in part.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.bfloat16()

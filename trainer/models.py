@@ -24,13 +24,14 @@ from transformers import (
 )
 
 from trainer.adapters import ADAPTER, adapt, belongs, merge, save_adapter
+from trainer.blocks import compact
 from trainer.config import Precision, TrainConfig
 from trainer.errors import ModelError
 from trainer.frozen import FrozenStates
 from trainer.logprobs import TokenLogprobs, log_softmax, row_chunks
 from trainer.records import write_atomic
 from trainer.sharding import hollow, in_one_pass, like, wanted
-from trainer.stack import Padded, Stack, compact, pick_device
+from trainer.stack import Padded, Stack, pick_device
 from trainer.stage_io import save_model_folder
 
 BIAS = "reward_bias.json"

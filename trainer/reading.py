@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from trainer import distributed
+from trainer.blocks import compact
 from trainer.config import Precision
 from trainer.data import own_micro_batches
 from trainer.known_rewards import KNOWN_REWARDS
 from trainer.models import ScalarModel
 from trainer.records import Message
-from trainer.stack import compact, pad, pick_device
+from trainer.stack import pad, pick_device
 from trainer.text import Codec
 
 

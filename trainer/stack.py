@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
-from trainer.blocks import Enter, Exit, Recomputed, compiled
+from trainer import attention
+from trainer.blocks import Enter, Exit, Recomputed, compact, compiled
 from trainer.config import Precision, TrainConfig
 from trainer.errors import ModelError
 from trainer.sharding import Pass, in_one_pass, plain_pass, share_out
+
+attention.install()
 
 
 def pick_device() -> torch.device:
@@ -385,16 +387,3 @@ def _position_table(backbone: Any) -> tuple[int, int | None]:
         return 0, None
     first = 0 if table.padding_idx is None else table.padding_idx + 1
     return first, table.num_embeddings - first
-
-
-def compact(module: nn.Module) -> None:
-    """Hold the matrices of a module that is not trained in bf16, in place.
-
-    Autocast rounds them the same way before each product, so nothing changes but speed and
-    memory. Norms and embeddings stay in fp32, and so does what requires gradients.
-    """
-    for part in module.modules():
-        if isinstance(part, nn.Linear | Conv1D):
-            for parameter in part.parameters(recurse=False):
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.bfloat16()
