@@ -33,6 +33,7 @@ def parser(doc: str, repetitions: int) -> argparse.ArgumentParser:
     add("--set", nargs="+", default=[], metavar="NAME=JSON", help="more settings of our stage")
     add("--no-peer", action="store_true", help="measure ours alone")
     add("--peer-precisions", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
+    add("--peer-compile", action="store_true", help="the peer by torch.compile (SFT, reward)")
     add("--json", type=Path, help="write the figures there too")
     add("--profile", type=Path, help="write torch's profile of a short run of ours there, too")
     add("--work", type=Path, default=ROOT / "var" / "bench", help="folder for what is made")

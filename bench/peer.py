@@ -5,6 +5,7 @@ ids as the trainer encodes them, sizes and the result's place; the scripts in ``
 it and import nothing of this project.
 """
 
+import argparse
 import hashlib
 import json
 import subprocess
@@ -70,3 +71,8 @@ def work_on(python: Path, script: str, job: Mapping[str, Any], out: Path) -> Job
 def best(tried: Iterable[Figures | None]) -> Figures | None:
     """The fastest of a peer's settings; none if it was not measured."""
     return max((one for one in tried if one is not None), key=lambda f: f.rate, default=None)
+
+
+def compiled(args: argparse.Namespace) -> str:
+    """What a peer's setting says of torch.compile."""
+    return ", compiled" if args.peer_compile else ""

@@ -142,6 +142,7 @@ def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> F
         "epochs": 1,
         "learning_rate": args.learning_rate,
         "precision": precision,
+        "compile": args.peer_compile,
         "threads": args.threads,
         "seed": args.seed,
     }
@@ -149,6 +150,7 @@ def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> F
     done = peer.work_on(peer.trl_python(args.work), "trl_reward.py", job, out)
     units, times = [args.batch] * args.repetitions, done.result["times"][:-1]
     setting = f"TRL RewardTrainer, {precision}, {micro} pairs a forward, {per_step} a step"
+    setting += peer.compiled(args)
     accuracy = round(done.result["accuracy"], 4)
     return figures(units, times, done.ended, accuracy=accuracy, setting=setting)
 

@@ -17,7 +17,7 @@ from bench.measure import Figures, figures, stage
 from bench.report import Benchmark, Case, publish
 
 _LEARNING_RATE = 1e-4
-_PACK_TOKENS = 512
+_PACK_TOKENS = 256
 
 
 class Cast(NamedTuple):
@@ -130,6 +130,7 @@ def _trl(args: argparse.Namespace, cast: Cast, work: Path, precision: str, packe
         "epochs": args.repetitions + 1,
         "learning_rate": _LEARNING_RATE,
         "precision": precision,
+        "compile": args.peer_compile,
         "threads": args.threads,
         "seed": args.seed,
     }
@@ -139,7 +140,7 @@ def _trl(args: argparse.Namespace, cast: Cast, work: Path, precision: str, packe
     times = done.result["times"]
     steps = len(times) // (args.repetitions + 1)
     ends = times[steps - 1 :: steps]
-    setting = f"TRL SFTTrainer, {precision}, {how}, {rows} rows a forward"
+    setting = f"TRL SFTTrainer, {precision}, {how}, {rows} rows a forward{peer.compiled(args)}"
     return figures([cast.tokens] * args.repetitions, ends, done.ended, setting=setting)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.learning.figures import Point, path_of
 from bench.learning.policy import Teaching
-from bench.learning.units import Result
+from bench.learning.units import Result, extent
 from bench.measure import stage
 
 LAST = 4  # updates whose mean is what a run reached
@@ -17,7 +17,7 @@ LAST = 4  # updates whose mean is what a run reached
 class Episodes(Teaching):
     """The model and the PPO that it gets."""
 
-    seeds: int = 3
+    seeds: int = extent(3)
     updates: int = 20
     """Rollout batches of a run."""
     batch: int = 64

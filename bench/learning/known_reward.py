@@ -10,7 +10,7 @@ full budget, 4 minutes with --budget small; ten minutes more where tax has not t
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from bench.learning.command import arguments, publish, sizes
 from bench.learning.episodes import Episodes, plain_ppo, points, reached, run_ppo
 from bench.learning.figures import equal_kl, over_runs, verdict
 from bench.learning.policy import Cast, taught, teaching_of
-from bench.learning.units import Result, Unit, run_units
+from bench.learning.units import Result, Unit, extent, run_units, settings_of_units
 from bench.measure import ROOT, stage
 from trainer.records import Message, PromptRow
 
@@ -30,7 +30,7 @@ from trainer.records import Message, PromptRow
 class Sizes(Episodes):
     """What is trained beside what."""
 
-    rewards: tuple[str, ...] = ("concise", "harmless")
+    rewards: tuple[str, ...] = extent(("concise", "harmless"))
     harmless_kl_coef: float = 0.002
     """beta where the reward is ``harmless``, whose answers differ by a tenth of what those of
     ``concise`` do."""
@@ -39,9 +39,9 @@ class Sizes(Episodes):
     best_of: int = 64
     best_prompts: int = 64
     """Prompts that best-of-n is drawn for."""
-    peer: bool = True
+    peer: bool = extent(True)
     """Whether TRL is run too."""
-    kls: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    kls: tuple[float, ...] = extent((0.5, 1.0, 2.0, 4.0, 8.0, 16.0))
     """Where both sides are compared, nats per answer."""
 
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             args.work, args.threads,
         )  # fmt: skip
         units += bench.units()
-    settings = asdict(chosen) | {"model": str(args.model)}
+    settings = settings_of_units(chosen) | {"model": str(args.model)}
     found = dict(
         zip([unit.name for unit in units], run_units(args.work, units, settings), strict=True)
     )

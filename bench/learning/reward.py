@@ -12,7 +12,7 @@ of SmolLM2-135M-Instruct (`python -m trainer base` makes one).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from bench.learning.pairs import (
     split,
     write_rankings,
 )
-from bench.learning.units import Result, Unit, run_units
+from bench.learning.units import Result, Unit, extent, run_units, settings_of_units
 from bench.measure import stage
 
 
@@ -42,12 +42,12 @@ class Sizes:
     """How much is learned from and measured."""
 
     folds: int = 5
-    hh_folds: int = 5
+    hh_folds: int = extent(5)
     """Folds that a reward model is trained for, of those."""
     curve: tuple[int, ...] = (180, 365, 730)
     """Training pairs of the learning curve, beside all."""
-    curve_folds: int = 1
-    open_assistant_folds: int = 2
+    curve_folds: int = extent(1)
+    open_assistant_folds: int = extent(2)
     rows: int = 1825
     """HH pairs read."""
     rankings: int = 212
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit("Name the folder of SmolLM2-135M-Instruct: --model.")
     bench = Bench(chosen, args.data, args.work, args.model, args.threads)
     units = bench.units()
-    settings = asdict(chosen) | {"model": args.model.name if args.model else None}
+    settings = settings_of_units(chosen) | {"model": args.model.name if args.model else None}
     results = run_units(args.work, units, settings)
     found = dict(zip([unit.name for unit in units], results, strict=True))
     publish(args, "reward", chosen, bench.figures(found))

@@ -8,7 +8,7 @@ with --budget small; ten more where known_reward has not taught the model yet.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from bench.learning.episodes import Episodes, plain_ppo, reached, run_ppo
 from bench.learning.figures import over_runs
 from bench.learning.language import Known, change, measure, read_blimp, summary
 from bench.learning.policy import Cast, taught, teaching_of
-from bench.learning.units import Result, Unit, run_units
+from bench.learning.units import Result, Unit, extent, run_units, settings_of_units
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Sizes(Episodes):
     """What is trained and how much is measured."""
 
     precision: str = "bf16"
-    ptx_coefs: tuple[float, ...] = (1.0, 27.8)
+    ptx_coefs: tuple[float, ...] = extent((1.0, 27.8))
     """gamma of the pretraining mix, one arm each; the paper's is 27.8."""
     ptx_per_episode: float = 1.0
     ptx_tokens: int = 64
@@ -70,7 +70,9 @@ def main(argv: list[str] | None = None) -> None:
         Unit(f"{name}-{seed}", ARM_SECONDS, partial(arm, name, settings[name], seed))
         for name, seed in known
     ]
-    start, *results = run_units(args.work, units, asdict(chosen) | {"model": str(args.model)})
+    start, *results = run_units(
+        args.work, units, settings_of_units(chosen) | {"model": str(args.model)}
+    )
     by_arm: dict[str, list[Result]] = {name: [] for name in settings}
     for (name, _), result in zip(known, results, strict=True):
         by_arm[name].append(result)

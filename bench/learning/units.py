@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -22,6 +22,7 @@ from trainer.strict import from_plain
 Sizes = TypeVar("Sizes")
 Result = dict[str, Any]
 RESULTS, SETTINGS = "results", "settings.json"
+_EXTENT = "extent"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,20 @@ def stoppable() -> None:
 
     signal.signal(signal.SIGTERM, end)
     os.environ[PARENT_VARIABLE] = str(os.getpid())
+
+
+def extent(default: Any) -> Any:
+    """A field of sizes that says how many units there are and changes none: with more of it, what
+    is done stays.
+    """
+    return field(default=default, metadata={_EXTENT: True})
+
+
+def settings_of_units(sizes: Any) -> dict[str, Any]:
+    """The sizes that a unit's result depends on."""
+    return {
+        one.name: getattr(sizes, one.name) for one in fields(sizes) if _EXTENT not in one.metadata
+    }
 
 
 def sizes_of(budgets: Mapping[str, Sizes], budget: str, changes: Mapping[str, Any]) -> Sizes:

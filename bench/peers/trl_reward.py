@@ -32,6 +32,7 @@ def main(job: dict[str, Any]) -> None:
         output_dir=f"{job['out']}.d",
         use_cpu=True,
         bf16=job["precision"] == "bf16",
+        torch_compile=job["compile"],
         gradient_checkpointing=False,  # slower; on by default
         per_device_train_batch_size=job["micro_pairs"],
         per_device_eval_batch_size=job["micro_pairs"],

@@ -27,6 +27,7 @@ def main(job: dict[str, Any]) -> None:
         output_dir=f"{job['out']}.d",
         use_cpu=True,
         bf16=job["precision"] == "bf16",
+        torch_compile=job["compile"],
         gradient_checkpointing=False,  # slower; on by default
         packing=packed,
         max_length=job["pack_tokens"] if packed else None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.learning.units import Unit, run_units, sizes_of
+from bench.learning.units import Unit, extent, run_units, settings_of_units, sizes_of
 from bench.measure import ROOT
 
 SCRIPT = """
@@ -108,3 +108,24 @@ def test_sizes_are_those_of_the_budget_but_for_what_is_named() -> None:
     for wrong in ({"seed": 1}, {"seeds": "1"}):
         with pytest.raises(SystemExit, match="--set: sizes"):
             sizes_of(budgets, "full", wrong)
+
+
+@dataclass(frozen=True)
+class Few:
+    updates: int = 4
+    seeds: int = extent(1)
+
+
+def test_more_seeds_leave_what_is_done_and_another_size_does_not(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def runs(sizes: Few) -> list[str]:
+        names = [f"seed-{seed}" for seed in range(sizes.seeds)]
+        units = [Unit(n, 1, lambda n=n: done.append(n) or {"n": n}) for n in names]  # type: ignore[misc]
+        return [one["n"] for one in run_units(tmp_path, units, settings_of_units(sizes))]
+
+    assert runs(Few()) == ["seed-0"]
+    assert runs(Few(seeds=3)) == ["seed-0", "seed-1", "seed-2"]
+    assert done == ["seed-0", "seed-1", "seed-2"]
+    with pytest.raises(SystemExit, match="results of other settings"):
+        runs(Few(updates=5))
