@@ -17,6 +17,7 @@ from labelapp.models import (
     User,
 )
 from labelapp.services.assignments import active_ms_bounded, assignment_lock
+from labelapp.services.disagreement import ranking_compared
 
 TEXT_LIMIT = 60_000
 Label = TypeVar("Label", Demonstration, Ranking)
@@ -141,4 +142,5 @@ def ranking_submit(
         )
         for shown, sample_id in enumerate(assignment.shown_order)
     )
+    ranking_compared(ranking, assignment.task)
     return ranking
