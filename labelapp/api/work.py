@@ -134,8 +134,9 @@ class SubmitView(LabelerView):
     def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
         data = self.checked(SubmitInput, request.data)
         asked: dict[str, Any] = {
-            "assignment_id": self.own(assignment_id).pk,
+            "assignment_id": assignment_id,
             "labeler": self.labeler,
+            "project": self.membership.project,
         }
         label = (
             demonstration_submit(**asked, **data)

@@ -20,12 +20,16 @@ def _lease_end() -> Any:
     return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
 
 
-def assignment_lock(*, assignment_id: UUID, labeler: User) -> Assignment:
-    """The labeler's own assignment, its row locked. Raises NotFound for anyone else's."""
+def assignment_lock(
+    *, assignment_id: UUID, labeler: User, project: Project | None = None
+) -> Assignment:
+    """The labeler's own assignment, of ``project`` if given, its row locked; else NotFound."""
+    of_project = {} if project is None else {"project": project}
     assignment = (
         Assignment.objects.select_for_update(of=("self",))
         .select_related("task__round", "labeler")
-        .filter(pk=assignment_id, labeler=labeler)
+        .filter(pk=assignment_id, labeler=labeler, **of_project)
+        .order_by()
         .first()
     )
     if assignment is None:
@@ -74,12 +78,17 @@ def assignment_claim_next(
         found = task_next(turn)
         if found is not None:
             found.task.round = round_
-            return _lease(found, labeler)
+            lease = _lease(found, labeler)
+            if lease is not None:
+                return lease
     return None
 
 
-def _lease(found: Found, labeler: User) -> Assignment:
-    """A new lease, or this labeler's lapsed one again with its draft and shown order."""
+def _lease(found: Found, labeler: User) -> Assignment | None:
+    """A new lease, or this labeler's lapsed one again with its draft and shown order.
+
+    None where the lapsed one is being handed in at this moment, in another window.
+    """
     task = found.task
     if found.lapsed is None:
         return Assignment.objects.create(
@@ -89,7 +98,11 @@ def _lease(found: Found, labeler: User) -> Assignment:
             lease_until=_lease_end(),
             shown_order=shown_order_draw(task=task, labeler=labeler),
         )
-    assignment = Assignment.objects.get(pk=found.lapsed)
+    lapsed = Assignment.objects.filter(pk=found.lapsed, state=Assignment.State.LAPSED)
+    # not waited for: a submit has locked its assignment first and may want the task that we hold
+    assignment = lapsed.select_for_update(skip_locked=True).first()
+    if assignment is None:
+        return None
     assignment.task = task
     assignment.state = Assignment.State.LEASED
     assignment.token = uuid4()

@@ -39,8 +39,12 @@ class Turn:
 
 def open_round(project: Project) -> tuple[Round, list[str]] | None:
     """The project's open round, its instructions loaded, and the kinds with open tasks."""
-    tasks = Task.objects.filter(round=OuterRef("pk"), claimable=True)
-    has = {f"has_{kind}": Exists(tasks.filter(kind=kind)) for kind in Task.Kind.values}
+    tasks = Task.objects.filter(round=OuterRef("pk"), claimable=True).order_by("position")
+    # the first of the order, not EXISTS: for that the planner may read through the whole table
+    has = {
+        f"has_{kind}": Subquery(tasks.filter(kind=kind).values("pk")[:1])
+        for kind in Task.Kind.values
+    }
     rounds = project.rounds.filter(state=Round.State.OPEN).select_related("instructions")
     round_ = rounds.annotate(**has).first()
     if round_ is None:
@@ -87,7 +91,7 @@ def _first(tasks: QuerySet[Task], *, wait: bool = False) -> Found | None:
     return None if task is None else Found(task, getattr(task, "lapsed"))  # noqa: B009
 
 
-def unseen(tasks: QuerySet[Task], labeler: User) -> QuerySet[Task]:
+def _unseen(tasks: QuerySet[Task], labeler: User) -> QuerySet[Task]:
     """Those that are not, and were not, this labeler's; a lapsed one may come back."""
     mine = Assignment.objects.filter(task=OuterRef("pk"), labeler=labeler)
     return tasks.filter(~Exists(mine.exclude(state=Assignment.State.LAPSED)))
@@ -98,9 +102,9 @@ def _open(turn: Turn) -> QuerySet[Task]:
     mine = Assignment.objects.filter(task=OuterRef("pk"), labeler=turn.labeler)
     tasks = Task.objects.filter(round=turn.round, kind=turn.kind, claimable=True)
     return (
-        unseen(tasks, turn.labeler)
+        _unseen(tasks, turn.labeler)
         .select_related("prompt")
-        .annotate(lapsed=Subquery(mine.values("pk")[:1]))
+        .annotate(lapsed=Subquery(mine.order_by().values("pk")[:1]))
     )
 
 

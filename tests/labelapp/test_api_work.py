@@ -195,4 +195,4 @@ def test_next_and_submit_ask_the_database_little() -> None:
     with CaptureQueriesContext(connection) as asked_submit:
         assert send(client, path, ranking)[0] == 200
     assert len(asked_next) <= 13, [each["sql"] for each in asked_next]
-    assert len(asked_submit) <= 11, [each["sql"] for each in asked_submit]
+    assert len(asked_submit) <= 9, [each["sql"] for each in asked_submit]

@@ -1,11 +1,12 @@
 """Which task comes next: nearly finished ones, then the round's order, at a cost that does not grow."""
 
 import random
+import threading
 import uuid
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -304,3 +305,30 @@ def test_who_has_done_their_share_is_told_so() -> None:
     assert 'id="next"' not in page
     answer = client.post("/p/garden/work/next/", follow=True)
     assert "which is all that one person does in round 1" in answer.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_lapsed_task_that_is_being_handed_in_is_not_leased_again() -> None:
+    project = make_project()
+    make_task(make_round(project))
+    labeler = make_member(project)
+    held = claim(project, labeler)
+    lapse(held)
+    assignments_lapse()
+    got: list[Assignment | None] = []
+
+    def ask() -> None:
+        try:
+            got.append(assignment_claim_next(project=project, labeler=labeler))
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        hand_in_late = Assignment.objects.select_for_update().get(pk=held.pk)
+        other_window = threading.Thread(target=ask)
+        other_window.start()
+        other_window.join()
+        hand_in(hand_in_late)
+    assert got == [None]
+    held.refresh_from_db()
+    assert held.state == Assignment.State.SUBMITTED
