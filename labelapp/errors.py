@@ -5,7 +5,8 @@ LabelappError                 what a person can act on; ``message`` is shown as 
 |-- NotFound            404   nothing of that name in this project
 |-- BadInput            400   a field is missing or malformed; ``fields`` names them
 |-- StateConflict       409   the thing has moved on: closed, already done, not ready
-|   `-- LeaseExpired    409   the assignment lapsed and its place is taken
+|   |-- LeaseExpired    409   the assignment lapsed and its place is taken
+|   `-- QuotaReached    409   this labeler has done their share of the round
 |-- SnapshotMismatch    409   a folder is not what its manifest says
 `-- TrainerFailed       502   a child process of the trainer ended badly
 """
@@ -45,6 +46,10 @@ class StateConflict(LabelappError):
 
 
 class LeaseExpired(StateConflict):
+    pass
+
+
+class QuotaReached(StateConflict):
     pass
 
 

@@ -7,14 +7,19 @@ from rest_framework.request import Request
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
-from labelapp.models import Membership, Role, User
+from labelapp.errors import NotAllowed
+from labelapp.models import ApiToken, Membership, Role, User
 from labelapp.selectors.access import membership_get
 
 
 class ProjectView(APIView):
-    """An API view under ``p/<slug>/``; sets ``self.membership`` or refuses."""
+    """An API view under ``p/<slug>/``; sets ``self.membership`` or refuses.
+
+    A token opens it only if it is of this project and its scope is the view's ``token_scope``.
+    """
 
     roles: ClassVar[Collection[Role] | None] = None
+    token_scope: ClassVar[str | None] = None
     throttle_classes = [ScopedRateThrottle]  # only where a view names a throttle_scope
     membership: Membership
 
@@ -23,3 +28,8 @@ class ProjectView(APIView):
         self.membership = membership_get(
             user=cast(User, request.user), slug=kwargs["slug"], roles=self.roles
         )
+        token = request.auth
+        if isinstance(token, ApiToken) and (
+            token.project_id != self.membership.project_id or token.scope != self.token_scope
+        ):
+            raise NotAllowed("This token does not open this address.")

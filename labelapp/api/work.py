@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from labelapp.api.access import ProjectView
-from labelapp.models import Assignment, Role, Task, User
+from labelapp.models import ApiToken, Assignment, Role, Task, User
 from labelapp.selectors.queue import assignment_get, assignment_view
 from labelapp.services.assignments import (
     assignment_claim_next,
@@ -26,7 +26,12 @@ class NextInput(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(choices=Task.Kind.choices, required=False)
 
 
+class HeartbeatInput(serializers.Serializer[Any]):
+    token = serializers.UUIDField(required=False)
+
+
 class DraftInput(serializers.Serializer[Any]):
+    token = serializers.UUIDField(required=False)
     draft = serializers.DictField()
     active_ms = serializers.IntegerField(min_value=0, max_value=ACTIVE_MS_LIMIT, required=False)
 
@@ -62,6 +67,7 @@ class LabelerView(ProjectView):
     """A view for labelers; ``self.labeler`` is who asks."""
 
     roles: ClassVar = (Role.LABELER,)
+    token_scope: ClassVar = ApiToken.Scope.LABEL
 
     @property
     def labeler(self) -> User:
@@ -87,7 +93,7 @@ class NextView(LabelerView):
         )
         if claimed is None:
             return Response({"assignment": None, "message": "There is nothing to do right now."})
-        return Response({"assignment": assignment_json(self.own(claimed.pk)), "message": ""})
+        return Response({"assignment": assignment_json(claimed), "message": ""})
 
 
 class AssignmentDetailView(LabelerView):
@@ -106,7 +112,10 @@ class DraftView(LabelerView):
 
 class HeartbeatView(LabelerView):
     def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
-        held = assignment_heartbeat(assignment_id=self.own(assignment_id).pk, labeler=self.labeler)
+        data = self.checked(HeartbeatInput, request.data)
+        held = assignment_heartbeat(
+            assignment_id=self.own(assignment_id).pk, labeler=self.labeler, **data
+        )
         return Response({"lease_until": held.lease_until})
 
 
@@ -125,8 +134,9 @@ class SubmitView(LabelerView):
     def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
         data = self.checked(SubmitInput, request.data)
         asked: dict[str, Any] = {
-            "assignment_id": self.own(assignment_id).pk,
+            "assignment_id": assignment_id,
             "labeler": self.labeler,
+            "project": self.membership.project,
         }
         label = (
             demonstration_submit(**asked, **data)

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from labelapp.models import InstructionVersion, Project, PromptKind, UseCase
+from labelapp.models import InstructionVersion, Project, PromptKind, Round, UseCase
 from labelapp.selectors.lists import prompt_counts
 
 
@@ -24,6 +24,12 @@ class PromptChoiceForm(forms.Form):
         required=False,
         widget=forms.CheckboxSelectMultiple,
     )
+
+
+_OPTIONAL = (
+    "order", "random_share", "extra_overlap", "disagreement",
+    "weight_demonstration", "weight_ranking",
+)  # fmt: skip
 
 
 class RoundForm(PromptChoiceForm):
@@ -64,6 +70,55 @@ class RoundForm(PromptChoiceForm):
         required=False,
         help_text=_("Left empty: all of them. The rest go to one labeler each."),
     )
+    order = forms.ChoiceField(
+        label=_("Order of the tasks"),
+        choices=Round.Order.choices,
+        initial=Round.Order.RANDOM,
+        required=False,
+        help_text=_("Work in hand and nearly finished tasks always come first."),
+    )
+    random_share = forms.FloatField(
+        label=_("Share drawn at random"),
+        min_value=0.0,
+        max_value=1.0,
+        initial=0.2,
+        required=False,
+        help_text=_("Where disagreement orders the tasks: claims that ignore it, 0 to 1."),
+    )
+    quota = forms.IntegerField(
+        label=_("Most tasks per labeler"),
+        min_value=1,
+        max_value=1_000_000,
+        required=False,
+        help_text=_("Left empty: no limit."),
+    )
+    weight_demonstration = forms.IntegerField(
+        label=_("Weight of demonstrations"),
+        min_value=0,
+        max_value=100,
+        initial=1,
+        required=False,
+        help_text=_("2 and 1: two of these for one of those. 0: only once the others are done."),
+    )
+    weight_ranking = forms.IntegerField(
+        label=_("Weight of rankings"), min_value=0, max_value=100, initial=1, required=False
+    )
+    extra_overlap = forms.IntegerField(
+        label=_("More labelers where the first disagree"),
+        min_value=0,
+        max_value=20,
+        initial=0,
+        required=False,
+        help_text=_("At most so many more for one ranking task; 0: none."),
+    )
+    disagreement = forms.FloatField(
+        label=_("Disagreement that asks for one more"),
+        min_value=0.0,
+        max_value=1.0,
+        initial=0.3,
+        required=False,
+        help_text=_("Share of pairs that two labelers order differently (Kendall), 0 to 1."),
+    )
     temperature = forms.FloatField(
         label=_("Temperature"),
         min_value=0.0,
@@ -96,6 +151,14 @@ class RoundForm(PromptChoiceForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
+        for name in _OPTIONAL:  # left out: as it is by default
+            if name not in self.errors and cleaned.get(name) in ("", None):
+                cleaned[name] = self.fields[name].initial
+        cleaned["kind_weights"] = {
+            kind: weight
+            for kind in ("demonstration", "ranking")
+            if (weight := cleaned.pop(f"weight_{kind}", None)) is not None
+        }
         wanted = (cleaned.get("demonstrations_wanted"), cleaned.get("rankings_wanted"))
         if wanted == (0, 0):
             raise forms.ValidationError(

@@ -1,8 +1,8 @@
 """All models, by noun. Every row hangs on a project."""
 
-from labelapp.models.assignments import LETTERS, Assignment, Task
+from labelapp.models.assignments import LETTERS, Assignment, Standing, Task
 from labelapp.models.labels import Demonstration, Ranking, RankingPlace
-from labelapp.models.people import Invite, Membership, Role, User
+from labelapp.models.people import ApiToken, Invite, Membership, Role, User
 from labelapp.models.projects import InstructionVersion, Project
 from labelapp.models.prompts import Prompt, PromptKind, Split, Upload, UseCase
 from labelapp.models.registry import ModelVersion, Run, RunInput, Snapshot, WorkerSign
@@ -11,6 +11,7 @@ from labelapp.models.samples import Sample
 
 __all__ = [
     "LETTERS",
+    "ApiToken",
     "Assignment",
     "Demonstration",
     "InstructionVersion",
@@ -29,6 +30,7 @@ __all__ = [
     "Sample",
     "Snapshot",
     "Split",
+    "Standing",
     "Task",
     "Training",
     "Upload",

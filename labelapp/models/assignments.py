@@ -6,6 +6,7 @@ from typing import ClassVar
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from labelapp.models.people import User
@@ -21,6 +22,7 @@ class Task(models.Model):
 
     ``taken`` (leased or submitted) and ``submitted`` are kept by a database trigger on
     assignments, and a constraint refuses more than ``overlap``: never write them from Python.
+    ``claimable`` has a free place; ``nearly_done`` has few of them left, and a label already.
     """
 
     class Kind(models.TextChoices):
@@ -41,23 +43,58 @@ class Task(models.Model):
     taken = models.PositiveSmallIntegerField(default=0, editable=False)
     submitted = models.PositiveSmallIntegerField(default=0, editable=False)
     position = models.PositiveIntegerField(help_text="Order within the round.")
+    priority = models.FloatField(
+        default=0, help_text="In rounds of active order: how much is to be learned; highest first."
+    )
+    extra = models.PositiveSmallIntegerField(
+        default=0, editable=False, help_text="Of the overlap: added because labelers disagreed."
+    )
+    claimable = models.GeneratedField(
+        expression=Q(state="open") & Q(taken__lt=F("overlap")),  # type: ignore[arg-type]
+        output_field=models.BooleanField(),
+        db_persist=True,
+    )
+    nearly_done = models.GeneratedField(
+        expression=Q(state="open")  # type: ignore[arg-type]
+        & Q(taken__lt=F("overlap"))
+        & Q(submitted__gt=0)
+        & Q(taken__gte=F("overlap") - Greatest(1, F("overlap") / 4)),
+        output_field=models.BooleanField(),
+        db_persist=True,
+    )
 
     class Meta:
         ordering: ClassVar = ["round", "kind", "position"]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["round", "kind", "prompt"], name="task_once"),
             models.CheckConstraint(condition=Q(overlap__gte=1), name="task_overlap"),
+            models.CheckConstraint(condition=Q(extra__lt=F("overlap")), name="task_extra"),
+            models.CheckConstraint(condition=Q(priority__gte=0), name="task_priority_positive"),
             models.CheckConstraint(condition=Q(taken__lte=F("overlap")), name="task_not_overfull"),
             models.CheckConstraint(
                 condition=Q(submitted__lte=F("taken")), name="task_submitted_within_taken"
             ),
         ]
+        # conditions on generated columns: a counter that moves without closing the task touches
+        # no index, so the row is rewritten in place
         indexes: ClassVar = [
             models.Index(
-                fields=["round", "kind", "position"],
-                condition=Q(state="open") & Q(taken__lt=F("overlap")),
-                name="task_next",
+                fields=["round", "kind", "position"], condition=Q(claimable=True), name="task_next"
             ),
+            models.Index(
+                fields=["round", "kind", "position"],
+                condition=Q(nearly_done=True),
+                name="task_nearly_done",
+            ),
+            models.Index(
+                "round",
+                "kind",
+                F("priority").desc(),
+                "position",
+                condition=Q(claimable=True) & Q(priority__gt=0),
+                name="task_priority",
+            ),
+            models.Index(fields=["round"], condition=Q(state="waiting"), name="task_waiting"),
         ]
 
     def __str__(self) -> str:
@@ -89,6 +126,9 @@ class Assignment(models.Model):
     task = models.ForeignKey(Task, models.PROTECT, related_name="assignments")
     labeler = models.ForeignKey(User, models.PROTECT, related_name="assignments")
     state = models.CharField(max_length=10, choices=State, default=State.LEASED)
+    token = models.UUIDField(
+        default=uuid.uuid4, editable=False, help_text="Of the lease: a new lease, a new token."
+    )
     lease_until = models.DateTimeField()
     shown_order = ArrayField(
         models.BigIntegerField(), default=list, help_text="Sample ids as this labeler sees them."
@@ -117,7 +157,36 @@ class Assignment(models.Model):
             models.Index(
                 fields=["lease_until"], condition=Q(state="leased"), name="assignment_lapsing"
             ),
+            models.Index(
+                fields=["labeler", "project", "ended_at"],
+                condition=Q(state__in=["submitted", "surplus"]),
+                name="assignment_handed_in",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.task} with {self.labeler}"
+
+
+class Standing(models.Model):
+    """Where one labeler stands in one round with one kind of task.
+
+    ``handed_in`` (submitted or surplus) is kept by the trigger on assignments. ``reached`` is the
+    position from which the labeler's next task is looked for: what lies before it was theirs or
+    was full, so that a claim need not pass over it again.
+    """
+
+    round = models.ForeignKey(Round, models.CASCADE, related_name="standings")
+    labeler = models.ForeignKey(User, models.CASCADE, related_name="standings")
+    kind = models.CharField(max_length=16)
+    handed_in = models.PositiveIntegerField(default=0, editable=False)
+    reached = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering: ClassVar = ["round", "labeler", "kind"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["round", "labeler", "kind"], name="standing_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.handed_in} {self.kind} tasks of {self.labeler} in {self.round}"

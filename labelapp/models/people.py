@@ -70,3 +70,27 @@ class Invite(models.Model):
     def live(self) -> bool:
         """Whether the link still works."""
         return self.used_at is None and self.expires_at > timezone.now()
+
+
+class ApiToken(models.Model):
+    """A labeler's key to the labeling API of one project. Only its hash is kept; it expires."""
+
+    class Scope(models.TextChoices):
+        LABEL = "label", "Take and hand in tasks"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="tokens")
+    user = models.ForeignKey(User, models.CASCADE, related_name="tokens")
+    scope = models.CharField(max_length=16, choices=Scope, default=Scope.LABEL)
+    token_sha256 = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(scope__in=["label"]), name="token_scope"),
+        ]
+
+    def __str__(self) -> str:
+        return f"token of {self.user} for {self.project}"

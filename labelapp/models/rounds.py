@@ -17,9 +17,20 @@ class Round(models.Model):
         OPEN = "open", "Open"
         CLOSED = "closed", "Closed"
 
+    class Order(models.TextChoices):
+        SEQUENTIAL = "sequential", "As the prompts were uploaded"
+        RANDOM = "random", "Drawn at random"
+        ACTIVE = "active", "Where judges disagree most"
+
     project = models.ForeignKey(Project, models.CASCADE, related_name="rounds")
     number = models.PositiveIntegerField()
     state = models.CharField(max_length=8, choices=State, default=State.OPEN)
+    order = models.CharField(
+        max_length=10, choices=Order, default=Order.RANDOM, help_text="In which tasks come."
+    )
+    random_share = models.FloatField(
+        default=0.2, help_text="In active order: share of claims that are drawn at random."
+    )
     policy = models.ForeignKey(
         "labelapp.ModelVersion", models.PROTECT, related_name="rounds", help_text="Who answers."
     )
@@ -37,6 +48,18 @@ class Round(models.Model):
         blank=True,
         help_text="Ranking tasks with that overlap, the rest have 1; empty: all.",
     )
+    extra_overlap = models.PositiveSmallIntegerField(
+        default=0, help_text="More labelers for a ranking task where the first disagree, at most."
+    )
+    disagreement = models.FloatField(
+        default=0.3, help_text="Kendall distance, 0 to 1, above which one more is asked."
+    )
+    quota = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Most tasks that one labeler hands in; empty: no limit."
+    )
+    kind_weights = models.JSONField(
+        default=dict, blank=True, help_text="Share of each kind of task in turn; missing is 1."
+    )
     seed = models.PositiveIntegerField(default=0)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -53,6 +76,18 @@ class Round(models.Model):
             models.CheckConstraint(condition=Q(temperature__gte=0), name="round_temperature"),
             models.CheckConstraint(condition=Q(overlap__gte=1), name="round_overlap"),
             models.CheckConstraint(condition=Q(max_new_tokens__gte=1), name="round_max_new_tokens"),
+            models.CheckConstraint(
+                condition=Q(disagreement__gte=0) & Q(disagreement__lte=1),
+                name="round_disagreement",
+            ),
+            models.CheckConstraint(condition=Q(quota__gte=1), name="round_quota"),
+            models.CheckConstraint(
+                condition=Q(order__in=["sequential", "random", "active"]), name="round_order"
+            ),
+            models.CheckConstraint(
+                condition=Q(random_share__gte=0) & Q(random_share__lte=1),
+                name="round_random_share",
+            ),
         ]
 
     def __str__(self) -> str:

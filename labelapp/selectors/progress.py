@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
 
-from labelapp.models import Assignment, Demonstration, Project, Ranking, Round, Task, User
+from labelapp.models import Assignment, Demonstration, Project, Ranking, Round, Standing, Task, User
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,23 @@ class LabelerProgress:
 
 
 def labeler_progress(*, project: Project, labeler: User) -> LabelerProgress:
-    """Counts for the labeler's own page."""
+    """Counts for the labeler's own page; they cost the same however much was done."""
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     round_ = project.rounds.filter(state=Round.State.OPEN).first()
-    handed_in = Q(state__in=[Assignment.State.SUBMITTED, Assignment.State.SURPLUS])
-    counts = Assignment.objects.filter(handed_in, project=project, labeler=labeler).aggregate(
-        today=Count("id", filter=Q(ended_at__gte=midnight)),
-        demonstrations=Count("id", filter=Q(task__kind=Task.Kind.DEMONSTRATION)),
-        rankings=Count("id", filter=Q(task__kind=Task.Kind.RANKING)),
-        in_round=Count("id", filter=Q(task__round=round_)),
+    today = Assignment.objects.filter(
+        state__in=[Assignment.State.SUBMITTED, Assignment.State.SURPLUS],
+        project=project,
+        labeler=labeler,
+        ended_at__gte=midnight,
+    ).count()
+    kinds = Task.Kind
+    counts = Standing.objects.filter(round__project=project, labeler=labeler).aggregate(
+        demonstrations=Sum("handed_in", filter=Q(kind=kinds.DEMONSTRATION), default=0),
+        rankings=Sum("handed_in", filter=Q(kind=kinds.RANKING), default=0),
+        in_round=Sum("handed_in", filter=Q(round=round_), default=0),
     )
     return LabelerProgress(
-        today=counts["today"],
+        today=today,
         demonstrations=counts["demonstrations"],
         rankings=counts["rankings"],
         round_number=round_.number if round_ else None,

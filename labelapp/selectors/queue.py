@@ -5,10 +5,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Exists, F, OuterRef
+from django.db.models import Exists, OuterRef
 
 from labelapp.errors import NotFound
-from labelapp.models import LETTERS, Assignment, Project, Round, Sample, Task, User
+from labelapp.models import LETTERS, Assignment, Project, Round, Sample, Standing, Task, User
+
+COUNTED = 1000  # a queue longer than that is shown as "1000+"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class AssignmentView:
     draft: dict[str, Any]
     draft_saved_at: datetime | None
     active_ms: int
+    token: UUID
     instructions_number: int
     instructions_body: str
     round_number: int
@@ -74,6 +77,7 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         draft=assignment.draft,
         draft_saved_at=assignment.draft_saved_at,
         active_ms=assignment.active_ms,
+        token=assignment.token,
         instructions_number=task.round.instructions.number,
         instructions_body=task.round.instructions.body,
         round_number=task.round.number,
@@ -90,21 +94,52 @@ def in_hand(*, project: Project, labeler: User) -> Assignment | None:
     )
 
 
-def queue_counts(*, project: Project, labeler: User) -> dict[str, int]:
-    """Open tasks of each kind that this labeler could still get."""
-    seen = Assignment.objects.filter(task=OuterRef("pk"), labeler=labeler).exclude(
-        state=Assignment.State.LAPSED
+@dataclass(frozen=True)
+class Waiting:
+    """How many open tasks of a kind there are for a labeler; ``more`` says: at least that many."""
+
+    kind: str
+    count: int
+    more: bool
+
+    @property
+    def shown(self) -> str:
+        """As a page says it: "12", or "1000+"."""
+        return f"{self.count}+" if self.more else str(self.count)
+
+
+def queue_counts(*, round_: Round | None, labeler: User) -> list[Waiting]:
+    """Open tasks of each kind that this labeler could still get, counted up to ``COUNTED``.
+
+    Bounded looks ahead of and behind the place that the labeler has reached.
+    """
+    if round_ is None:
+        return [Waiting(kind, 0, False) for kind in Task.Kind.values]
+    reached = dict(
+        Standing.objects.filter(round=round_, labeler=labeler).values_list("kind", "reached")
     )
-    counts = (
-        Task.objects.filter(
-            project=project,
-            round__state=Round.State.OPEN,
-            state=Task.State.OPEN,
-            taken__lt=F("overlap"),
-        )
-        .exclude(Exists(seen))
-        .values_list("kind")
-        .annotate(Count("id"))
-        .order_by()
-    )
-    return dict.fromkeys(Task.Kind.values, 0) | dict(counts)
+    return [_waiting(round_, labeler, kind, reached.get(kind, 0)) for kind in Task.Kind.values]
+
+
+def _waiting(round_: Round, labeler: User, kind: str, reached: int) -> Waiting:
+    tasks = Task.objects.filter(round=round_, kind=kind, claimable=True)
+    mine = Assignment.objects.filter(labeler=labeler).exclude(state=Assignment.State.LAPSED)
+    count, more = 0, False
+    looks = [tasks.filter(position__gte=reached).order_by("position")]
+    if reached:
+        looks.append(tasks.filter(position__lt=reached).order_by("-position"))
+    for look in looks:
+        found = look[: COUNTED + 1].count()
+        seen = mine.filter(task__in=look.values("pk")[:COUNTED]).count() if found else 0
+        count, more = count + min(found, COUNTED) - seen, more or found > COUNTED
+    if count == 0 and more:  # all in sight were this labeler's: look once through the whole
+        free = tasks.filter(~Exists(mine.filter(task=OuterRef("pk"))))
+        count, more = (1, True) if free.exists() else (0, False)
+    return Waiting(kind, min(count, COUNTED), more or count > COUNTED)
+
+
+def waiting_for_answers(round_: Round | None) -> Waiting:
+    """Ranking tasks without answers yet, counted up to ``COUNTED``."""
+    tasks = Task.objects.filter(round=round_, state=Task.State.WAITING)
+    count = tasks.order_by()[: COUNTED + 1].count()
+    return Waiting(Task.Kind.RANKING, min(count, COUNTED), count > COUNTED)

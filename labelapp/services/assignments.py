@@ -3,15 +3,15 @@
 import random
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Exists, F, OuterRef
 from django.utils import timezone
 
-from labelapp.errors import BadInput, LeaseExpired, NotFound, StateConflict
-from labelapp.models import Assignment, Membership, Project, Round, Sample, Task, User
+from labelapp.errors import BadInput, LeaseExpired, NotFound, QuotaReached, StateConflict
+from labelapp.models import Assignment, Membership, Project, Sample, Task, User
+from labelapp.services.next_task import Found, open_round, standings_of, task_next, turns
 
 DRAFT_BYTES = 200_000
 
@@ -20,12 +20,16 @@ def _lease_end() -> Any:
     return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
 
 
-def assignment_lock(*, assignment_id: UUID, labeler: User) -> Assignment:
-    """The labeler's own assignment, its row locked. Raises NotFound for anyone else's."""
+def assignment_lock(
+    *, assignment_id: UUID, labeler: User, project: Project | None = None
+) -> Assignment:
+    """The labeler's own assignment, of ``project`` if given, its row locked; else NotFound."""
+    of_project = {} if project is None else {"project": project}
     assignment = (
         Assignment.objects.select_for_update(of=("self",))
-        .select_related("task", "labeler")
-        .filter(pk=assignment_id, labeler=labeler)
+        .select_related("task__round", "labeler")
+        .filter(pk=assignment_id, labeler=labeler, **of_project)
+        .order_by()
         .first()
     )
     if assignment is None:
@@ -40,85 +44,95 @@ def assignment_claim_next(
     """The labeler's work in hand, else the next open task; None when nothing is left.
 
     The membership row serialises one labeler's claims, so that two tabs share a lease.
-    Of the kinds, the one this labeler did least of in the round comes first.
+    Of the kinds, the one this labeler did least of, by the round's weights, comes first.
+    Raises QuotaReached once they have handed in as many as one labeler may.
     """
     member = Membership.objects.select_for_update().filter(project=project, user=labeler).first()
     if member is None:
         raise NotFound("You are not a member of this project.")
     own = project.assignments.filter(labeler=labeler, state=Assignment.State.LEASED)
-    in_hand = own.order_by("claimed_at").first()
+    in_hand = (
+        own.select_related("task__prompt", "task__round__instructions")
+        .select_for_update(of=("self",))
+        .order_by("claimed_at")
+        .first()
+    )
     if in_hand is not None:
-        Assignment.objects.filter(pk=in_hand.pk).update(lease_until=_lease_end())
-        in_hand.refresh_from_db()
+        in_hand.lease_until = _lease_end()
+        in_hand.save(update_fields=["lease_until"])
         return in_hand
-    round_ = project.rounds.filter(state=Round.State.OPEN).first()
-    if round_ is None:
+    if kind is not None and kind not in Task.Kind.values:
+        raise BadInput(f"There are no tasks of kind {kind!r}.", fields={"kind": "Unknown."})
+    at_work = open_round(project)
+    if at_work is None:
         return None
-    for each in _kinds_in_turn(round_, labeler, kind):
-        # a task that another claim holds is passed over; only when nothing else is left do we wait
-        task = _next_task(round_, labeler, each) or _next_task(round_, labeler, each, wait=True)
-        if task is not None:
-            return _lease(task, labeler)
+    round_, kinds = at_work
+    standings = standings_of(round_, labeler)
+    if round_.quota and sum(each.handed_in for each in standings.values()) >= round_.quota:
+        raise QuotaReached(
+            f"You have handed in {round_.quota} tasks, which is all that one person does in "
+            f"round {round_.number}. Thank you; the next round brings new work."
+        )
+    wanted = [each for each in kinds if kind in (None, each)]
+    for turn in turns(round_, labeler, wanted, standings):
+        found = task_next(turn)
+        if found is not None:
+            found.task.round = round_
+            lease = _lease(found, labeler)
+            if lease is not None:
+                return lease
     return None
 
 
-def _kinds_in_turn(round_: Round, labeler: User, kind: str | None) -> list[str]:
-    if kind is not None:
-        if kind not in Task.Kind.values:
-            raise BadInput(f"There are no tasks of kind {kind!r}.", fields={"kind": "Unknown."})
-        return [kind]
-    done = dict(
-        Assignment.objects.filter(
-            labeler=labeler, task__round=round_, state=Assignment.State.SUBMITTED
+def _lease(found: Found, labeler: User) -> Assignment | None:
+    """A new lease, or this labeler's lapsed one again with its draft and shown order.
+
+    None where the lapsed one is being handed in at this moment, in another window.
+    """
+    task = found.task
+    if found.lapsed is None:
+        return Assignment.objects.create(
+            task=task,
+            labeler=labeler,
+            project_id=task.project_id,
+            lease_until=_lease_end(),
+            shown_order=shown_order_draw(task=task, labeler=labeler),
         )
-        .values_list("task__kind")
-        .annotate(Count("id"))
-    )
-    return sorted(Task.Kind.values, key=lambda each: done.get(each, 0))
-
-
-def _next_task(round_: Round, labeler: User, kind: str, *, wait: bool = False) -> Task | None:
-    seen = Assignment.objects.filter(task=OuterRef("pk"), labeler=labeler).exclude(
-        state=Assignment.State.LAPSED
-    )
-    return (
-        Task.objects.select_for_update(skip_locked=not wait)
-        .filter(round=round_, kind=kind, state=Task.State.OPEN, taken__lt=F("overlap"))
-        .exclude(Exists(seen))
-        .order_by("position")
-        .first()
-    )
-
-
-def _lease(task: Task, labeler: User) -> Assignment:
-    """A new lease, or this labeler's lapsed one again with its draft and shown order."""
-    assignment, created = Assignment.objects.get_or_create(
-        task=task,
-        labeler=labeler,
-        defaults={
-            "project_id": task.project_id,
-            "lease_until": _lease_end(),
-            "shown_order": shown_order_draw(task=task, labeler=labeler),
-        },
-    )
-    if not created:
-        assignment.state = Assignment.State.LEASED
-        assignment.lease_until = _lease_end()
-        assignment.save(update_fields=["state", "lease_until"])
+    lapsed = Assignment.objects.filter(pk=found.lapsed, state=Assignment.State.LAPSED)
+    # not waited for: a submit has locked its assignment first and may want the task that we hold
+    assignment = lapsed.select_for_update(skip_locked=True).first()
+    if assignment is None:
+        return None
+    assignment.task = task
+    assignment.state = Assignment.State.LEASED
+    assignment.token = uuid4()
+    assignment.lease_until = _lease_end()
+    assignment.save(update_fields=["state", "token", "lease_until"])
     return assignment
 
 
 def shown_order_draw(*, task: Task, labeler: User) -> list[int]:
     """Sample ids in an order that depends on the task and the labeler alone."""
+    if task.kind == Task.Kind.DEMONSTRATION:
+        return []
     ids = list(Sample.objects.filter(task=task).order_by("index").values_list("pk", flat=True))
     random.Random(f"shown order of {task.pk} for {labeler.pk}").shuffle(ids)
     return ids
 
 
+def _expect_token(assignment: Assignment, token: UUID | None) -> None:
+    """A page that was opened under an earlier lease must not write over a later one's draft."""
+    if token is not None and token != assignment.token:
+        raise StateConflict("You have taken this task up again in another window; reload the page.")
+
+
 @transaction.atomic
-def assignment_heartbeat(*, assignment_id: UUID, labeler: User) -> Assignment:
+def assignment_heartbeat(
+    *, assignment_id: UUID, labeler: User, token: UUID | None = None
+) -> Assignment:
     """Hold the task a while longer. A lapsed one is taken up again if its place is free."""
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
+    _expect_token(assignment, token)
     if assignment.state == Assignment.State.LAPSED:
         task = Task.objects.select_for_update().get(pk=assignment.task_id)
         if task.taken >= task.overlap:
@@ -139,12 +153,18 @@ def active_ms_bounded(assignment: Assignment, active_ms: int | None) -> int:
 
 @transaction.atomic
 def assignment_draft_save(
-    *, assignment_id: UUID, labeler: User, draft: dict[str, Any], active_ms: int | None = None
+    *,
+    assignment_id: UUID,
+    labeler: User,
+    draft: dict[str, Any],
+    active_ms: int | None = None,
+    token: UUID | None = None,
 ) -> Assignment:
     """Keep what was typed or placed so far. Kept for lapsed assignments too: nothing is lost."""
     if len(str(draft)) > DRAFT_BYTES:
         raise BadInput("This draft is too long to be kept.", fields={"draft": "Too long."})
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
+    _expect_token(assignment, token)
     if assignment.state not in (Assignment.State.LEASED, Assignment.State.LAPSED):
         raise StateConflict("This task was already handed in; its draft is closed.")
     assignment.draft = draft

@@ -11,12 +11,14 @@ from labelapp.models import (
     LETTERS,
     Assignment,
     Demonstration,
+    Project,
     Ranking,
     RankingPlace,
     Task,
     User,
 )
 from labelapp.services.assignments import active_ms_bounded, assignment_lock
+from labelapp.services.disagreement import ranking_compared
 
 TEXT_LIMIT = 60_000
 Label = TypeVar("Label", Demonstration, Ranking)
@@ -42,9 +44,10 @@ def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Lab
 
 def _close(assignment: Assignment, active_ms: int | None) -> bool:
     """Mark as handed in; True where the place had gone to others, so the label is surplus."""
-    task = Task.objects.select_for_update().get(pk=assignment.task_id)
-    held = assignment.state == Assignment.State.LEASED
-    surplus = not held and task.taken >= task.overlap
+    surplus = False
+    if assignment.state != Assignment.State.LEASED:  # a lease has its place already
+        task = Task.objects.select_for_update().get(pk=assignment.task_id)
+        surplus = task.taken >= task.overlap
     assignment.state = Assignment.State.SURPLUS if surplus else Assignment.State.SUBMITTED
     assignment.active_ms = active_ms_bounded(assignment, active_ms)
     assignment.ended_at = timezone.now()
@@ -59,10 +62,16 @@ def _expect_kind(assignment: Assignment, kind: str) -> None:
 
 @transaction.atomic
 def demonstration_submit(
-    *, assignment_id: UUID, labeler: User, text: str, client_id: UUID, active_ms: int | None = None
+    *,
+    assignment_id: UUID,
+    labeler: User,
+    text: str,
+    client_id: UUID,
+    active_ms: int | None = None,
+    project: Project | None = None,
 ) -> Demonstration:
     """Store a written completion. The same ``client_id`` again gives the same row."""
-    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
+    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     _expect_kind(assignment, Task.Kind.DEMONSTRATION)
     earlier = _earlier(Demonstration, assignment, client_id)
     if earlier is not None:
@@ -115,9 +124,10 @@ def ranking_submit(
     groups: list[list[str]],
     client_id: UUID,
     active_ms: int | None = None,
+    project: Project | None = None,
 ) -> Ranking:
     """Store a whole ranking; ``groups`` are letters as shown, best first, a group is a tie."""
-    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
+    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     _expect_kind(assignment, Task.Kind.RANKING)
     earlier = _earlier(Ranking, assignment, client_id)
     if earlier is not None:
@@ -141,4 +151,5 @@ def ranking_submit(
         )
         for shown, sample_id in enumerate(assignment.shown_order)
     )
+    ranking_compared(ranking, assignment.task)
     return ranking

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Collection
 from contextlib import suppress
+from typing import Unpack
 
 from django.db import transaction
 from django.db.models import Max
@@ -20,6 +21,7 @@ from labelapp.models import (
     Task,
     User,
 )
+from labelapp.services.handout import Handout, check_range, handout_checked
 from labelapp.services.runs import LIVE, run_cancel, sampling_queue
 
 
@@ -34,13 +36,6 @@ def instructions_add(*, project: Project, body: str, by: User | None = None) -> 
     return InstructionVersion.objects.create(
         project=project, number=last + 1, body=body, created_by=by
     )
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise BadInput(
-            f"{name} is {value}; it must be from {low} to {high}.", fields={name: "Out of range."}
-        )
 
 
 def prompts_for_labeling(
@@ -58,6 +53,10 @@ def prompts_for_labeling(
 def _tasks(
     round_: Round, kind: str, prompts: list[int], overlap: int, overlap_tasks: int | None
 ) -> list[Task]:
+    """Of the drawn ``prompts`` the first get the overlap; in sequential order by their number."""
+    often = set(prompts[:overlap_tasks])
+    if round_.order == Round.Order.SEQUENTIAL:
+        prompts = sorted(prompts)
     state = Task.State.OPEN if kind == Task.Kind.DEMONSTRATION else Task.State.WAITING
     return [
         Task(
@@ -66,7 +65,7 @@ def _tasks(
             prompt_id=prompt,
             kind=kind,
             state=state,
-            overlap=overlap if overlap_tasks is None or position < overlap_tasks else 1,
+            overlap=overlap if prompt in often else 1,
             position=position,
         )
         for position, prompt in enumerate(prompts)
@@ -89,15 +88,16 @@ def round_open(
     use_cases: Collection[str] = (),
     instructions: InstructionVersion | None = None,
     seed: int | None = None,
+    **handout: Unpack[Handout],
 ) -> Round:
     """Open the next round with its tasks; ranking tasks wait until the policy has answered.
 
     Prompts are drawn by ``seed`` (default: the round's number) from the train and valid splits.
     """
-    _check_range("k", k, 2, 9)
-    _check_range("temperature", temperature, 0, 2)
-    _check_range("max_new_tokens", max_new_tokens, 1, 4096)
-    _check_range("overlap", overlap, 1, 20)
+    check_range("k", k, 2, 9)
+    check_range("temperature", temperature, 0, 2)
+    check_range("max_new_tokens", max_new_tokens, 1, 4096)
+    check_range("overlap", overlap, 1, 20)
     locked = Project.objects.select_for_update().get(pk=project.pk)
     if locked.rounds.filter(state=Round.State.OPEN).exists():
         raise StateConflict("A round is open already; close it before you open the next.")
@@ -131,6 +131,7 @@ def round_open(
         overlap_tasks=overlap_tasks,
         seed=number if seed is None else seed,
         created_by=by,
+        **handout_checked(handout),
     )
     draw = random.Random(f"round {round_.seed}")
     for kind, wanted, each_overlap, some in (

@@ -94,9 +94,11 @@ def _like_the_last(last: Round | None) -> dict[str, Any]:
         return {}
     names = (
         "kinds", "use_cases", "demonstrations_wanted", "rankings_wanted", "k", "overlap",
-        "overlap_tasks", "temperature", "max_new_tokens",
+        "overlap_tasks", "order", "random_share", "quota", "extra_overlap", "disagreement",
+        "temperature", "max_new_tokens",
     )  # fmt: skip
-    return {name: getattr(last, name) for name in names}
+    weights = {f"weight_{kind}": weight for kind, weight in last.kind_weights.items()}
+    return {name: getattr(last, name) for name in names} | weights
 
 
 def _counts(

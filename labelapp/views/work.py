@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from labelapp.errors import QuotaReached
 from labelapp.models import Assignment, Membership, Role, Round, Task, UseCase
 from labelapp.selectors.progress import labeler_progress
 from labelapp.selectors.queue import (
@@ -20,6 +21,7 @@ from labelapp.selectors.queue import (
     assignment_view,
     in_hand,
     queue_counts,
+    waiting_for_answers,
 )
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.views.access import member
@@ -38,16 +40,19 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
     """One button to the next task, and what is waiting."""
     project, labeler = membership.project, membership.user
     round_ = project.rounds.filter(state=Round.State.OPEN).select_related("instructions").first()
-    counts = queue_counts(project=project, labeler=labeler)
+    queue = {each.kind: each for each in queue_counts(round_=round_, labeler=labeler)}
     hand = in_hand(project=project, labeler=labeler)
     progress = labeler_progress(project=project, labeler=labeler)
     context = {
         "membership": membership,
         "round": round_,
-        "counts": counts,
-        "total": sum(counts.values()),
-        "waiting": Task.objects.filter(round=round_, state=Task.State.WAITING).count(),
+        "queue": queue,
+        "total": sum(each.count for each in queue.values()),
+        "waiting": waiting_for_answers(round_),
         "hand": hand,
+        "quota": round_.quota
+        if round_ and round_.quota and progress.in_round >= round_.quota
+        else None,
         "progress": progress,
         "first_visit": not (hand or progress.demonstrations or progress.rankings),
     }
@@ -59,7 +64,13 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
 def work_next(request: HttpRequest, membership: Membership) -> HttpResponse:
     """Claim the next task, or say that there is none. ``after`` says what led here."""
     kind = request.POST.get("kind") or None
-    claimed = assignment_claim_next(project=membership.project, labeler=membership.user, kind=kind)
+    quota = ""
+    try:
+        claimed = assignment_claim_next(
+            project=membership.project, labeler=membership.user, kind=kind
+        )
+    except QuotaReached as error:
+        claimed, quota = None, error.message
     said = {
         "submitted": _("Submitted, thank you."),
         "surplus": _("Kept beside the others: its place had gone to someone else meanwhile."),
@@ -68,7 +79,9 @@ def work_next(request: HttpRequest, membership: Membership) -> HttpResponse:
     if said:
         messages.success(request, said)
     if claimed is None:
-        if not said:
+        if quota:
+            messages.info(request, quota)
+        elif not said:
             messages.info(request, _("There is no task for you right now."))
         return redirect("work", slug=membership.project.slug)
     return redirect("task", slug=membership.project.slug, assignment_id=claimed.pk)
@@ -106,6 +119,7 @@ def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
         "id": str(seen.id),
         "kind": seen.kind,
         "state": seen.state,
+        "token": seen.token,
         "urls": {name: reverse(f"api-{name}", kwargs=where) for name in sorted(names)},
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "now": timezone.now(),

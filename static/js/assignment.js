@@ -220,7 +220,7 @@ export class AssignmentPage {
   }
 
   #draftBody() {
-    return { draft: this.#draft(), active_ms: Math.round(this.activeMs) };
+    return { draft: this.#draft(), active_ms: Math.round(this.activeMs), token: this.data.token };
   }
 
   #saveLeaving() {
@@ -248,7 +248,7 @@ export class AssignmentPage {
   async #beat() {
     if (this.closed) return;
     try {
-      const answer = await this.#send("POST", "heartbeat");
+      const answer = await this.#send("POST", "heartbeat", { token: this.data.token });
       this.leaseUntil = Date.parse(answer.lease_until);
       this.#tellNothing("lease");
       this.#leaseWatch();

@@ -2,11 +2,19 @@
 
 import json
 import uuid
+from datetime import timedelta
+from io import StringIO
 
 import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from labelapp.models import Demonstration, Project, Ranking
+from labelapp.errors import NotAllowed
+from labelapp.models import ApiToken, Demonstration, Membership, Project, Ranking
+from labelapp.services.tokens import token_create, tokens_revoke
 from tests.factories import make_member, make_project, make_round, make_task
 
 pytestmark = pytest.mark.django_db
@@ -128,3 +136,63 @@ def test_posts_without_the_csrf_token_are_refused() -> None:
     status, said = send(client, "/api/p/garden/next/", {})
     assert status == 403
     assert said["error"]["code"] == "permission_denied"
+
+
+def test_a_token_opens_the_labelers_api_of_its_project_and_nothing_else() -> None:
+    project, other = make_project(), make_project("orchard")
+    make_task(make_round(project))
+    labeler = make_member(project)
+    Membership.objects.create(project=other, user=labeler, role="labeler")
+    row, token = token_create(project=project, labeler=labeler)
+    assert token not in row.token_sha256
+
+    def asked(path: str, key: str = token) -> int:
+        client = Client(headers={"authorization": f"Bearer {key}"}, enforce_csrf_checks=True)
+        return client.post(path, "{}", content_type="application/json").status_code
+
+    assert asked("/api/p/garden/next/") == 200
+    assert asked("/api/p/orchard/next/") == 403
+    assert asked("/api/p/garden/next/", "guessed") == 403
+    ApiToken.objects.update(expires_at=timezone.now())
+    assert asked("/api/p/garden/next/") == 403
+    ApiToken.objects.update(expires_at=timezone.now() + timedelta(days=1))
+    assert tokens_revoke(project=project, labeler=labeler) == 1
+    assert asked("/api/p/garden/next/") == 403
+
+
+def test_tokens_are_for_labelers() -> None:
+    project = make_project()
+    with pytest.raises(NotAllowed):
+        token_create(project=project, labeler=make_member(project, "researcher"))
+
+
+def test_the_command_makes_a_token_that_works_until_it_is_revoked() -> None:
+    project = make_project()
+    make_member(project, username="ann")
+
+    def told(**options: object) -> str:
+        output = StringIO()
+        call_command("api_token", "garden", "ann", stdout=output, **options)
+        return output.getvalue()
+
+    client = Client(headers={"authorization": f"Bearer {told().split()[0]}"})
+    assert send(client, "/api/p/garden/next/", {})[0] == 200
+    assert "revoked: 1" in told(revoke=True)
+    assert send(client, "/api/p/garden/next/", {})[0] == 403
+    with pytest.raises(CommandError, match="1 to 365"):
+        told(days=400)
+
+
+def test_next_and_submit_ask_the_database_little() -> None:
+    project = make_project()
+    make_task(make_round(project), "ranking")
+    _, token = token_create(project=project, labeler=make_member(project))
+    client = Client(headers={"authorization": f"Bearer {token}"})
+    with CaptureQueriesContext(connection) as asked_next:
+        _, body = send(client, "/api/p/garden/next/", {})
+    path = f"/api/p/garden/assignments/{body['assignment']['id']}/submit/"
+    ranking = {"client_id": str(uuid.uuid4()), "groups": [["A"], ["B"], ["C"], ["D"]]}
+    with CaptureQueriesContext(connection) as asked_submit:
+        assert send(client, path, ranking)[0] == 200
+    assert len(asked_next) <= 13, [each["sql"] for each in asked_next]
+    assert len(asked_submit) <= 9, [each["sql"] for each in asked_submit]

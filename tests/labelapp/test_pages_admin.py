@@ -107,6 +107,30 @@ def test_a_round_that_cannot_be_is_refused_with_a_sentence(
     assert not Round.objects.exists()
 
 
+def test_how_a_round_hands_its_tasks_out_is_set_on_the_form(ready: Project) -> None:
+    client = admin_of(ready)
+    sent = round_fields(
+        instructions=ready.instructions.get().pk,
+        order="active",
+        random_share=0.1,
+        quota=7,
+        weight_ranking=3,
+        extra_overlap=2,
+        disagreement=0.5,
+    )
+    client.post("/p/garden/rounds/new/", sent)
+    opened = Round.objects.get()
+    assert (opened.order, opened.random_share, opened.quota) == ("active", 0.1, 7)
+    assert (opened.extra_overlap, opened.disagreement) == (2, 0.5)
+    assert opened.kind_weights == {"demonstration": 1, "ranking": 3}
+    page = main_of(client.get("/p/garden/rounds/1/"))
+    for said in ("up to 2 more", "where judges disagree most", "at most 7 tasks"):
+        assert said in page
+    form = text(client.get("/p/garden/rounds/new/"))
+    assert re.search(r'name="quota" value="7"', form)  # the next round starts like the last
+    assert re.search(r'name="weight_ranking" value="3"', form)
+
+
 def test_a_second_open_round_is_refused_and_the_first_stays_open(ready: Project) -> None:
     client = admin_of(ready)
     make_round(ready)

@@ -1,0 +1,49 @@
+"""How a round hands out its tasks: the settings, and what they may be."""
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from labelapp.errors import BadInput
+from labelapp.models import Round, Task
+
+
+class Handout(TypedDict, total=False):
+    """Fields of a round; what is left out is as the model has it."""
+
+    order: str
+    random_share: float
+    extra_overlap: int
+    disagreement: float
+    quota: int | None
+    kind_weights: Mapping[str, int]
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "random_share": (0, 1),
+    "extra_overlap": (0, 20),
+    "disagreement": (0, 1),
+    "quota": (1, 1_000_000),
+}
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """BadInput, with the field's name, for what is outside."""
+    if not low <= value <= high:
+        raise BadInput(
+            f"{name} is {value}; it must be from {low} to {high}.", fields={name: "Out of range."}
+        )
+
+
+def handout_checked(handout: Handout) -> Handout:
+    """The same, or BadInput naming the first field that cannot stand."""
+    order = handout.get("order", Round.Order.RANDOM)
+    if order not in Round.Order.values:
+        raise BadInput(f"There is no order {order!r}.", fields={"order": "Unknown."})
+    for name, value in handout.items():
+        if name in RANGES and isinstance(value, int | float):
+            check_range(name, value, *RANGES[name])
+    for kind, weight in handout.get("kind_weights", {}).items():
+        if kind not in Task.Kind.values:
+            raise BadInput(f"There are no tasks of kind {kind!r} to give a weight.")
+        check_range(f"weight_{kind}", weight, 0, 100)
+    return handout
