@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from labelapp.api.access import ProjectView
-from labelapp.models import Assignment, Role, Task, User
+from labelapp.models import Assignment, Demonstration, Ranking, Role, Task, User
 from labelapp.selectors.queue import assignment_get, assignment_view
 from labelapp.services.assignments import (
     assignment_claim_next,
@@ -17,9 +17,9 @@ from labelapp.services.assignments import (
     assignment_heartbeat,
     assignment_skip,
 )
-from labelapp.services.labels import demonstration_submit, ranking_submit
+from labelapp.services.labels import demonstration_submit, own_answer_submit, ranking_submit
 
-ACTIVE_MS_LIMIT = 7 * 24 * 3600 * 1000
+TIME_MS_LIMIT = 7 * 24 * 3600 * 1000
 
 
 class NextInput(serializers.Serializer[Any]):
@@ -28,7 +28,8 @@ class NextInput(serializers.Serializer[Any]):
 
 class DraftInput(serializers.Serializer[Any]):
     draft = serializers.DictField()
-    active_ms = serializers.IntegerField(min_value=0, max_value=ACTIVE_MS_LIMIT, required=False)
+    active_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
+    idle_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
 
 
 class SkipInput(serializers.Serializer[Any]):
@@ -37,7 +38,8 @@ class SkipInput(serializers.Serializer[Any]):
 
 class SubmitInput(serializers.Serializer[Any]):
     client_id = serializers.UUIDField()
-    active_ms = serializers.IntegerField(min_value=0, max_value=ACTIVE_MS_LIMIT, required=False)
+    active_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
+    idle_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
     text = serializers.CharField(required=False, trim_whitespace=False)
     groups = serializers.ListField(
         child=serializers.ListField(child=serializers.CharField(max_length=1), max_length=9),
@@ -124,14 +126,13 @@ class SubmitView(LabelerView):
 
     def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
         data = self.checked(SubmitInput, request.data)
-        asked: dict[str, Any] = {
-            "assignment_id": self.own(assignment_id).pk,
-            "labeler": self.labeler,
-        }
-        label = (
-            demonstration_submit(**asked, **data)
-            if "text" in data
-            else ranking_submit(**asked, **data)
-        )
+        assignment = self.own(assignment_id)
+        asked: dict[str, Any] = {"assignment_id": assignment.pk, "labeler": self.labeler}
+        if "groups" in data:
+            label: Demonstration | Ranking = ranking_submit(**asked, **data)
+        elif assignment.task.kind == Task.Kind.RANKING:
+            return Response({"state": "written", "label_id": own_answer_submit(**asked, **data).pk})
+        else:
+            label = demonstration_submit(**asked, **data)
         state = Assignment.State.SURPLUS if label.surplus else Assignment.State.SUBMITTED
         return Response({"state": state, "label_id": label.pk})

@@ -64,6 +64,13 @@ class RoundForm(PromptChoiceForm):
         required=False,
         help_text=_("Left empty: all of them. The rest go to one labeler each."),
     )
+    write_first = forms.BooleanField(
+        label=_("Labelers write their own answer first"),
+        required=False,
+        help_text=_(
+            "The model's answers stay hidden until then. What they write is a demonstration too."
+        ),
+    )
     temperature = forms.FloatField(
         label=_("Temperature"),
         min_value=0.0,

@@ -96,6 +96,9 @@ class Assignment(models.Model):
     draft = models.JSONField(default=dict)
     draft_saved_at = models.DateTimeField(null=True)
     active_ms = models.PositiveIntegerField(default=0)
+    idle_ms = models.PositiveIntegerField(
+        default=0, help_text="Page open, but no sign of the person, or behind another."
+    )
     skip_reason = models.CharField(max_length=200, blank=True)
     claimed_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True)
@@ -121,3 +124,10 @@ class Assignment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} with {self.labeler}"
+
+    @property
+    def owes_own_answer(self) -> bool:
+        """Whether the answers to rank stay hidden until this labeler has written one."""
+        if self.task.kind != Task.Kind.RANKING or not self.task.round.write_first:
+            return False
+        return not hasattr(self, "demonstration")

@@ -42,7 +42,11 @@ def round_burndown(round_: Round) -> dict[str, Any]:
     )
     done = {
         Task.Kind.DEMONSTRATION: _times(
-            Demonstration.objects.filter(assignment__task__round=round_, surplus=False)
+            Demonstration.objects.filter(
+                assignment__task__round=round_,
+                assignment__task__kind=Task.Kind.DEMONSTRATION,  # not one written before a ranking
+                surplus=False,
+            )
             .order_by("created_at")
             .values_list("created_at", flat=True)
         ),

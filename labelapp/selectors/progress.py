@@ -43,7 +43,7 @@ def round_progress(round_: Round) -> list[KindProgress]:
     simulated = Count("id", filter=Q(simulated=True))
     labels = {
         Task.Kind.DEMONSTRATION: Demonstration.objects.filter(
-            assignment__task__round=round_
+            assignment__task__round=round_, assignment__task__kind=Task.Kind.DEMONSTRATION
         ).aggregate(all=Count("id"), simulated=simulated),
         Task.Kind.RANKING: Ranking.objects.filter(task__round=round_).aggregate(
             all=Count("id"), simulated=simulated

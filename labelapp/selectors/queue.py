@@ -26,6 +26,7 @@ class AssignmentView:
 
     id: UUID
     kind: str
+    step: str  # what this page is for: write or rank
     state: str
     lease_until: datetime
     prompt_kind: str
@@ -36,9 +37,11 @@ class AssignmentView:
     draft: dict[str, Any]
     draft_saved_at: datetime | None
     active_ms: int
+    idle_ms: int
     instructions_number: int
     instructions_body: str
     round_number: int
+    token_limit: int  # longest answer of the round's model
 
 
 def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> Assignment:
@@ -54,16 +57,22 @@ def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> A
 
 
 def assignment_view(assignment: Assignment) -> AssignmentView:
-    """The page's content, answers in the order that was drawn for this labeler."""
+    """The page's content, answers in the order that was drawn for this labeler.
+
+    Where the labeler still has to write their own answer first, there are none.
+    """
     task, prompt = assignment.task, assignment.task.prompt
-    texts = dict(Sample.objects.filter(pk__in=assignment.shown_order).values_list("pk", "text"))
+    writes = task.kind == Task.Kind.DEMONSTRATION or assignment.owes_own_answer
+    shown = [] if writes else assignment.shown_order
+    texts = dict(Sample.objects.filter(pk__in=shown).values_list("pk", "text"))
     answers = [
         Answer(letter, texts[pk], len(texts[pk].split()))
-        for letter, pk in zip(LETTERS, assignment.shown_order, strict=False)
+        for letter, pk in zip(LETTERS, shown, strict=False)
     ]
     return AssignmentView(
         id=assignment.pk,
         kind=task.kind,
+        step="write" if writes else "rank",
         state=assignment.state,
         lease_until=assignment.lease_until,
         prompt_kind=prompt.kind,
@@ -74,9 +83,11 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         draft=assignment.draft,
         draft_saved_at=assignment.draft_saved_at,
         active_ms=assignment.active_ms,
+        idle_ms=assignment.idle_ms,
         instructions_number=task.round.instructions.number,
         instructions_body=task.round.instructions.body,
         round_number=task.round.number,
+        token_limit=task.round.max_new_tokens,
     )
 
 

@@ -85,6 +85,7 @@ def round_open(
     max_new_tokens: int = 128,
     overlap: int = 1,
     overlap_tasks: int | None = None,
+    write_first: bool = False,
     kinds: Collection[str] = (),
     use_cases: Collection[str] = (),
     instructions: InstructionVersion | None = None,
@@ -129,6 +130,7 @@ def round_open(
         max_new_tokens=max_new_tokens,
         overlap=overlap,
         overlap_tasks=overlap_tasks,
+        write_first=write_first,
         seed=number if seed is None else seed,
         created_by=by,
     )

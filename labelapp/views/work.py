@@ -63,6 +63,7 @@ def work_next(request: HttpRequest, membership: Membership) -> HttpResponse:
     said = {
         "submitted": _("Submitted, thank you."),
         "surplus": _("Kept beside the others: its place had gone to someone else meanwhile."),
+        "written": _("Written, thank you. Now see the others, and rank them."),
         "skipped": _("Skipped. It will not come back to you."),
     }.get(request.POST.get("after", ""))
     if said:
@@ -93,15 +94,16 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "use_case": UseCase(seen.use_case).label,
         "page_data": _page_data(seen, project.slug),
         "wording": task_wording(),
-        "skip_reasons": _skip_reasons(seen.kind),
+        "skip_reasons": _skip_reasons(seen),
     }
-    return render(request, TEMPLATES[Task.Kind(seen.kind)], context)
+    kind = Task.Kind.DEMONSTRATION if seen.step == "write" else Task.Kind(seen.kind)
+    return render(request, TEMPLATES[kind], context)
 
 
 def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
     """What the page's script needs; no model version and no sample id is in it."""
     where = {"slug": slug, "assignment_id": seen.id}
-    names = {"draft", "heartbeat", "submit", "skip"}
+    names = {"draft", "heartbeat", "preview", "submit", "skip"}
     return {
         "id": str(seen.id),
         "kind": seen.kind,
@@ -114,12 +116,14 @@ def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
         "draft": seen.draft,
         "draft_saved_at": seen.draft_saved_at,
         "active_ms": seen.active_ms,
+        "idle_ms": seen.idle_ms,
+        "token_limit": seen.token_limit,
         "letters": [answer.letter for answer in seen.answers],
     }
 
 
-def _skip_reasons(kind: str) -> list[str]:
+def _skip_reasons(seen: AssignmentView) -> list[str]:
     shared = [_("I do not know enough to judge this"), _("The prompt makes no sense")]
-    if kind == Task.Kind.RANKING:
+    if seen.step == "rank":
         shared.append(_("None of the answers can be read"))
     return [*shared, _("It upsets me")]
