@@ -18,6 +18,7 @@ from labelapp.services.assignments import (
     assignment_skip,
 )
 from labelapp.services.labels import demonstration_submit, own_answer_submit, ranking_submit
+from labelapp.services.written_prompts import written_prompt_submit
 
 TIME_MS_LIMIT = 7 * 24 * 3600 * 1000
 
@@ -46,11 +47,12 @@ class SubmitInput(serializers.Serializer[Any]):
         max_length=9,
         required=False,
     )
+    prompt = serializers.DictField(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if ("text" in attrs) == ("groups" in attrs):
+        if sum(name in attrs for name in ("text", "groups", "prompt")) != 1:
             raise serializers.ValidationError(
-                {"text": "Send either text (a demonstration) or groups (a ranking)."}
+                {"text": "Send text (a demonstration), groups (a ranking) or prompt (a prompt)."}
             )
         return attrs
 
@@ -130,6 +132,9 @@ class SubmitView(LabelerView):
         asked: dict[str, Any] = {"assignment_id": assignment.pk, "labeler": self.labeler}
         if "groups" in data:
             label: Demonstration | Ranking = ranking_submit(**asked, **data)
+        elif "prompt" in data:
+            written = written_prompt_submit(**asked, **data)
+            return Response({"state": self.own(assignment_id).state, "label_id": written.pk})
         elif assignment.task.kind == Task.Kind.RANKING:
             return Response({"state": "written", "label_id": own_answer_submit(**asked, **data).pk})
         else:

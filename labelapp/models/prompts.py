@@ -67,6 +67,10 @@ class Prompt(models.Model):
         ),
     )
     fingerprint = models.CharField(max_length=64)
+    assignment = models.OneToOneField(
+        "labelapp.Assignment", models.PROTECT, null=True, help_text="The task it was written in."
+    )
+    client_id = models.UUIDField(null=True, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -79,6 +83,11 @@ class Prompt(models.Model):
                 condition=Q(use_case__in=UseCase.values), name="prompt_use_case"
             ),
             models.CheckConstraint(condition=~Q(text=""), name="prompt_not_empty"),
+            models.CheckConstraint(
+                condition=Q(assignment__isnull=True, client_id__isnull=True)
+                | Q(assignment__isnull=False, client_id__isnull=False),
+                name="prompt_written_once",
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["project", "split", "kind", "use_case"], name="prompt_pick"),

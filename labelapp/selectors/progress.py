@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
 
-from labelapp.models import Assignment, Demonstration, Project, Ranking, Round, Task, User
+from labelapp.models import Assignment, Demonstration, Project, Prompt, Ranking, Round, Task, User
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class KindProgress:
 
 
 def round_progress(round_: Round) -> list[KindProgress]:
-    """One entry per kind of task, in three queries."""
+    """One entry per kind of task, in three queries, four where prompts are written."""
     counts = {
         row["kind"]: row
         for row in Task.objects.filter(round=round_)
@@ -49,6 +49,11 @@ def round_progress(round_: Round) -> list[KindProgress]:
             all=Count("id"), simulated=simulated
         ),
     }
+    if Task.Kind.PROMPT in counts:
+        simulated = Count("id", filter=Q(assignment__labeler__simulated=True))
+        labels[Task.Kind.PROMPT] = Prompt.objects.filter(assignment__task__round=round_).aggregate(
+            all=Count("id"), simulated=simulated
+        )
     return [
         KindProgress(
             kind=kind.value,
@@ -74,6 +79,7 @@ class LabelerProgress:
     today: int
     demonstrations: int
     rankings: int
+    prompts: int
     round_number: int | None
     in_round: int
 
@@ -87,12 +93,14 @@ def labeler_progress(*, project: Project, labeler: User) -> LabelerProgress:
         today=Count("id", filter=Q(ended_at__gte=midnight)),
         demonstrations=Count("id", filter=Q(task__kind=Task.Kind.DEMONSTRATION)),
         rankings=Count("id", filter=Q(task__kind=Task.Kind.RANKING)),
+        prompts=Count("id", filter=Q(task__kind=Task.Kind.PROMPT)),
         in_round=Count("id", filter=Q(task__round=round_)),
     )
     return LabelerProgress(
         today=counts["today"],
         demonstrations=counts["demonstrations"],
         rankings=counts["rankings"],
+        prompts=counts["prompts"],
         round_number=round_.number if round_ else None,
         in_round=counts["in_round"] if round_ else 0,
     )

@@ -62,7 +62,7 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
     Where the labeler still has to write their own answer first, there are none.
     """
     task, prompt = assignment.task, assignment.task.prompt
-    writes = task.kind == Task.Kind.DEMONSTRATION or assignment.owes_own_answer
+    writes = task.kind != Task.Kind.RANKING or assignment.owes_own_answer
     shown = [] if writes else assignment.shown_order
     texts = dict(Sample.objects.filter(pk__in=shown).values_list("pk", "text"))
     answers = [
@@ -75,10 +75,10 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         step="write" if writes else "rank",
         state=assignment.state,
         lease_until=assignment.lease_until,
-        prompt_kind=prompt.kind,
-        use_case=prompt.use_case,
-        prompt_text=prompt.text,
-        parts=prompt.parts,
+        prompt_kind=prompt.kind if prompt else task.asked_kind,
+        use_case=prompt.use_case if prompt else "",
+        prompt_text=prompt.text if prompt else "",
+        parts=prompt.parts if prompt else {"stated_use_case": task.brief},
         answers=answers,
         draft=assignment.draft,
         draft_saved_at=assignment.draft_saved_at,

@@ -74,7 +74,8 @@ def _kinds_in_turn(round_: Round, labeler: User, kind: str | None) -> list[str]:
         .values_list("task__kind")
         .annotate(Count("id"))
     )
-    return sorted(Task.Kind.values, key=lambda each: done.get(each, 0))
+    kinds = [each for each in Task.Kind.values if each != "prompt" or round_.prompts_wanted]
+    return sorted(kinds, key=lambda each: done.get(each, 0))
 
 
 def _next_task(round_: Round, labeler: User, kind: str, *, wait: bool = False) -> Task | None:

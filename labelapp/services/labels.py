@@ -44,7 +44,7 @@ def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Lab
     return label
 
 
-def _close(assignment: Assignment, active_ms: int | None, idle_ms: int | None) -> bool:
+def assignment_close(assignment: Assignment, active_ms: int | None, idle_ms: int | None) -> bool:
     """Mark as handed in; True where the place had gone to others, so the label is surplus."""
     task = Task.objects.select_for_update().get(pk=assignment.task_id)
     held = assignment.state == Assignment.State.LEASED
@@ -57,7 +57,7 @@ def _close(assignment: Assignment, active_ms: int | None, idle_ms: int | None) -
     return surplus
 
 
-def _expect_kind(assignment: Assignment, kind: str) -> None:
+def expect_kind(assignment: Assignment, kind: str) -> None:
     if assignment.task.kind != kind:
         raise BadInput(f"This task is a {assignment.task.kind}, not a {kind}.")
 
@@ -86,15 +86,15 @@ def demonstration_submit(
 ) -> Demonstration:
     """Store a written completion. The same ``client_id`` again gives the same row."""
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
-    _expect_kind(assignment, Task.Kind.DEMONSTRATION)
+    expect_kind(assignment, Task.Kind.DEMONSTRATION)
     earlier = _earlier(Demonstration, assignment, client_id)
     if earlier is not None:
         return earlier
     text = _text_checked(text)
-    surplus = _close(assignment, active_ms, idle_ms)
+    surplus = assignment_close(assignment, active_ms, idle_ms)
     return Demonstration.objects.create(
         project_id=assignment.project_id,
-        prompt_id=assignment.task.prompt_id,
+        prompt_id=assignment.task.prompt_id,  # type: ignore[misc]  # this kind of task has one
         assignment=assignment,
         labeler=labeler,
         source=Demonstration.Source.LABELER,
@@ -123,7 +123,7 @@ def own_answer_submit(
     again gives the same row.
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
-    _expect_kind(assignment, Task.Kind.RANKING)
+    expect_kind(assignment, Task.Kind.RANKING)
     if not assignment.task.round.write_first:
         raise BadInput("This task asks for a ranking, not for a text.")
     earlier = _earlier(Demonstration, assignment, client_id)
@@ -135,7 +135,7 @@ def own_answer_submit(
     assignment.active_ms = active_ms_bounded(assignment, active_ms)
     written = Demonstration.objects.create(
         project_id=assignment.project_id,
-        prompt_id=assignment.task.prompt_id,
+        prompt_id=assignment.task.prompt_id,  # type: ignore[misc]  # this kind of task has one
         assignment=assignment,
         labeler=labeler,
         source=Demonstration.Source.LABELER,
@@ -180,14 +180,14 @@ def ranking_submit(
 ) -> Ranking:
     """Store a whole ranking; ``groups`` are letters as shown, best first, a group is a tie."""
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
-    _expect_kind(assignment, Task.Kind.RANKING)
+    expect_kind(assignment, Task.Kind.RANKING)
     earlier = _earlier(Ranking, assignment, client_id)
     if earlier is not None:
         return earlier
     if assignment.owes_own_answer:
         raise StateConflict("Write your own answer first; then you see those to rank.")
     groups = groups_checked(groups, len(assignment.shown_order))
-    surplus = _close(assignment, active_ms, idle_ms)
+    surplus = assignment_close(assignment, active_ms, idle_ms)
     ranking = Ranking.objects.create(
         project_id=assignment.project_id,
         task_id=assignment.task_id,

@@ -33,6 +33,10 @@ def task_wording() -> dict[str, object]:
         ),
         "preview_empty": _("What you write shows here as it will look."),
         "preview_away": _("The preview waits for the connection."),
+        "example": _("Example {n}"),
+        "example_remove": _("Remove example {n}"),
+        "examples": _("Examples now: {n}."),
+        "fill_all": _("Fill in every field to submit."),
         "minutes": _("{n} min on this task"),
         "title_lapsing": _("Time is nearly up"),
         "places": [

@@ -28,6 +28,7 @@ from labelapp.views.wording import task_wording
 TEMPLATES = {
     Task.Kind.DEMONSTRATION: "labelapp/demonstration.html",
     Task.Kind.RANKING: "labelapp/ranking.html",
+    Task.Kind.PROMPT: "labelapp/prompt_writing.html",
 }
 
 
@@ -49,7 +50,9 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
         "waiting": Task.objects.filter(round=round_, state=Task.State.WAITING).count(),
         "hand": hand,
         "progress": progress,
-        "first_visit": not (hand or progress.demonstrations or progress.rankings),
+        "first_visit": not (
+            hand or progress.demonstrations or progress.rankings or progress.prompts
+        ),
     }
     return render(request, "labelapp/work.html", context)
 
@@ -91,12 +94,14 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
     context = {
         "membership": membership,
         "task": seen,
-        "use_case": UseCase(seen.use_case).label,
+        "use_case": UseCase(seen.use_case).label if seen.use_case else "",
+        "use_cases": UseCase.choices,
         "page_data": _page_data(seen, project.slug),
         "wording": task_wording(),
         "skip_reasons": _skip_reasons(seen),
     }
-    kind = Task.Kind.DEMONSTRATION if seen.step == "write" else Task.Kind(seen.kind)
+    own_first = seen.kind == Task.Kind.RANKING and seen.step == "write"
+    kind = Task.Kind.DEMONSTRATION if own_first else Task.Kind(seen.kind)
     return render(request, TEMPLATES[kind], context)
 
 
@@ -126,4 +131,6 @@ def _skip_reasons(seen: AssignmentView) -> list[str]:
     shared = [_("I do not know enough to judge this"), _("The prompt makes no sense")]
     if seen.step == "rank":
         shared.append(_("None of the answers can be read"))
+    elif seen.kind == Task.Kind.PROMPT:
+        shared = [_("Nothing comes to my mind"), _("I do not understand this use case")]
     return [*shared, _("It upsets me")]
