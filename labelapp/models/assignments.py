@@ -147,4 +147,4 @@ class Assignment(models.Model):
         """Whether the answers to rank stay hidden until this labeler has written one."""
         if self.task.kind != Task.Kind.RANKING or not self.task.round.write_first:
             return False
-        return not hasattr(self, "demonstration")
+        return not self.labeler.demonstrations.filter(assignment=self).exists()
