@@ -329,6 +329,9 @@ REST_FRAMEWORK = {
     "NUM_PROXIES": 1 if TRUST_PROXY_TLS else 0,
     "DEFAULT_THROTTLE_RATES": {
         "submit": env.rate("THROTTLE_SUBMIT", "Labels and drafts from one person.", "240/minute"),
+        "preview": env.rate(
+            "THROTTLE_PREVIEW", "Previews of what one person is writing.", "300/minute"
+        ),
         "export": env.rate("THROTTLE_EXPORT", "Exports by one person.", "30/hour"),
     },
 }

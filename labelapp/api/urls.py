@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from labelapp.api import runs, work
+from labelapp.api import runs, work, writing
 
 _assignment = "p/<slug:slug>/assignments/<uuid:assignment_id>/"
 
@@ -12,6 +12,7 @@ urlpatterns: list[URLPattern] = [
     path(f"{_assignment}draft/", work.DraftView.as_view(), name="api-draft"),
     path(f"{_assignment}heartbeat/", work.HeartbeatView.as_view(), name="api-heartbeat"),
     path(f"{_assignment}submit/", work.SubmitView.as_view(), name="api-submit"),
+    path(f"{_assignment}preview/", writing.PreviewView.as_view(), name="api-preview"),
     path(f"{_assignment}skip/", work.SkipView.as_view(), name="api-skip"),
     path("p/<slug:slug>/runs/<uuid:run_id>/", runs.RunDetailView.as_view(), name="api-run"),
     path(

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from labelapp.api.access import ProjectView
-from labelapp.models import ApiToken, Assignment, Role, Task, User
+from labelapp.models import ApiToken, Assignment, Demonstration, Ranking, Role, Task, User
 from labelapp.selectors.queue import assignment_get, assignment_view
 from labelapp.services.assignments import (
     assignment_claim_next,
@@ -17,9 +17,10 @@ from labelapp.services.assignments import (
     assignment_heartbeat,
     assignment_skip,
 )
-from labelapp.services.labels import demonstration_submit, ranking_submit
+from labelapp.services.labels import demonstration_submit, own_answer_submit, ranking_submit
+from labelapp.services.written_prompts import written_prompt_submit
 
-ACTIVE_MS_LIMIT = 7 * 24 * 3600 * 1000
+TIME_MS_LIMIT = 7 * 24 * 3600 * 1000
 
 
 class NextInput(serializers.Serializer[Any]):
@@ -33,7 +34,8 @@ class HeartbeatInput(serializers.Serializer[Any]):
 class DraftInput(serializers.Serializer[Any]):
     token = serializers.UUIDField(required=False)
     draft = serializers.DictField()
-    active_ms = serializers.IntegerField(min_value=0, max_value=ACTIVE_MS_LIMIT, required=False)
+    active_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
+    idle_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
 
 
 class SkipInput(serializers.Serializer[Any]):
@@ -42,18 +44,20 @@ class SkipInput(serializers.Serializer[Any]):
 
 class SubmitInput(serializers.Serializer[Any]):
     client_id = serializers.UUIDField()
-    active_ms = serializers.IntegerField(min_value=0, max_value=ACTIVE_MS_LIMIT, required=False)
+    active_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
+    idle_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
     text = serializers.CharField(required=False, trim_whitespace=False)
     groups = serializers.ListField(
         child=serializers.ListField(child=serializers.CharField(max_length=1), max_length=9),
         max_length=9,
         required=False,
     )
+    prompt = serializers.DictField(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if ("text" in attrs) == ("groups" in attrs):
+        if sum(name in attrs for name in ("text", "groups", "prompt")) != 1:
             raise serializers.ValidationError(
-                {"text": "Send either text (a demonstration) or groups (a ranking)."}
+                {"text": "Send text (a demonstration), groups (a ranking) or prompt (a prompt)."}
             )
         return attrs
 
@@ -138,10 +142,14 @@ class SubmitView(LabelerView):
             "labeler": self.labeler,
             "project": self.membership.project,
         }
-        label = (
-            demonstration_submit(**asked, **data)
-            if "text" in data
-            else ranking_submit(**asked, **data)
-        )
+        if "groups" in data:
+            label: Demonstration | Ranking = ranking_submit(**asked, **data)
+        elif "prompt" in data:
+            written = written_prompt_submit(**asked, **data)
+            return Response({"state": self.own(assignment_id).state, "label_id": written.pk})
+        elif self.own(assignment_id).task.kind == Task.Kind.RANKING:
+            return Response({"state": "written", "label_id": own_answer_submit(**asked, **data).pk})
+        else:
+            label = demonstration_submit(**asked, **data)
         state = Assignment.State.SURPLUS if label.surplus else Assignment.State.SUBMITTED
         return Response({"state": state, "label_id": label.pk})

@@ -8,6 +8,8 @@ from django.utils.translation import gettext_lazy as _
 from labelapp.models import InstructionVersion, Project, PromptKind, Round, UseCase
 from labelapp.selectors.lists import prompt_counts
 
+PROMPTS_WANTED = ("plain_prompts_wanted", "few_shot_prompts_wanted", "user_prompts_wanted")
+
 
 class PromptChoiceForm(forms.Form):
     """Which prompts a round draws from; nothing ticked in a list means all of it."""
@@ -49,6 +51,34 @@ class RoundForm(PromptChoiceForm):
         initial=40,
         help_text=_("Tasks in which a person orders the model's answers."),
     )
+    plain_prompts_wanted = forms.IntegerField(
+        label=_("Plain prompts to write"),
+        min_value=0,
+        max_value=10_000,
+        required=False,
+        help_text=_("Any task that comes to the labeler's mind."),
+    )
+    few_shot_prompts_wanted = forms.IntegerField(
+        label=_("Few-shot prompts to write"),
+        min_value=0,
+        max_value=10_000,
+        required=False,
+        help_text=_("An instruction with several queries and responses."),
+    )
+    user_prompts_wanted = forms.IntegerField(
+        label=_("User-based prompts to write"),
+        min_value=0,
+        max_value=10_000,
+        required=False,
+        help_text=_("A prompt for one of the use cases below."),
+    )
+    stated_use_cases = forms.CharField(
+        label=_("Use cases that people stated"),
+        max_length=60_000,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=_("One a line. They are given out in turn."),
+    )
     k = forms.IntegerField(
         label=_("Answers per ranking (K)"),
         min_value=2,
@@ -69,6 +99,13 @@ class RoundForm(PromptChoiceForm):
         max_value=100_000,
         required=False,
         help_text=_("Left empty: all of them. The rest go to one labeler each."),
+    )
+    write_first = forms.BooleanField(
+        label=_("Labelers write their own answer first"),
+        required=False,
+        help_text=_(
+            "The model's answers stay hidden until then. What they write is a demonstration too."
+        ),
     )
     order = forms.ChoiceField(
         label=_("Order of the tasks"),
@@ -149,6 +186,10 @@ class RoundForm(PromptChoiceForm):
         field.label_from_instance = instructions_label  # type: ignore[method-assign, assignment]
         self.initial.setdefault("instructions", project.instructions.first())
 
+    def clean_stated_use_cases(self) -> list[str]:
+        """One use case a line."""
+        return str(self.cleaned_data["stated_use_cases"]).splitlines()
+
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
         for name in _OPTIONAL:  # left out: as it is by default
@@ -159,10 +200,12 @@ class RoundForm(PromptChoiceForm):
             for kind in ("demonstration", "ranking")
             if (weight := cleaned.pop(f"weight_{kind}", None)) is not None
         }
-        wanted = (cleaned.get("demonstrations_wanted"), cleaned.get("rankings_wanted"))
-        if wanted == (0, 0):
+        for name in PROMPTS_WANTED:
+            cleaned[name] = cleaned.get(name) or 0
+        wanted = ("demonstrations_wanted", "rankings_wanted", *PROMPTS_WANTED)
+        if all(cleaned.get(name) == 0 for name in wanted):
             raise forms.ValidationError(
-                _("Ask for at least one demonstration or one ranking: this round has no tasks.")
+                _("Ask for at least one demonstration, ranking or prompt: this round has no tasks.")
             )
         fitting = prompt_counts(
             self.project,

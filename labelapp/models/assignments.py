@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from labelapp.models.people import User
 from labelapp.models.projects import Project
-from labelapp.models.prompts import Prompt
+from labelapp.models.prompts import Prompt, PromptKind
 from labelapp.models.rounds import Round
 
 LETTERS = "ABCDEFGHI"  # the names of up to nine answers on a page, in shown order
@@ -28,6 +28,7 @@ class Task(models.Model):
     class Kind(models.TextChoices):
         DEMONSTRATION = "demonstration", "Demonstration"
         RANKING = "ranking", "Ranking"
+        PROMPT = "prompt", "Prompt to write"
 
     class State(models.TextChoices):
         WAITING = "waiting", "Waiting for answers"
@@ -36,8 +37,15 @@ class Task(models.Model):
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="tasks")
     round = models.ForeignKey(Round, models.PROTECT, related_name="tasks")
-    prompt = models.ForeignKey(Prompt, models.PROTECT, related_name="tasks")
+    # Null where a prompt is to be written, and there only: the other kinds read it without asking.
+    prompt: "models.ForeignKey[Prompt | None, Prompt]" = models.ForeignKey(  # type: ignore[assignment, misc]
+        Prompt, models.PROTECT, null=True, related_name="tasks"
+    )
     kind = models.CharField(max_length=16, choices=Kind)
+    asked_kind = models.CharField(
+        max_length=16, choices=PromptKind, blank=True, help_text="Of the prompt to be written."
+    )
+    brief = models.TextField(blank=True, help_text="The use case that a user-based one is for.")
     state = models.CharField(max_length=8, choices=State)
     overlap = models.PositiveSmallIntegerField(default=1)
     taken = models.PositiveSmallIntegerField(default=0, editable=False)
@@ -70,6 +78,15 @@ class Task(models.Model):
             models.CheckConstraint(condition=Q(overlap__gte=1), name="task_overlap"),
             models.CheckConstraint(condition=Q(extra__lt=F("overlap")), name="task_extra"),
             models.CheckConstraint(condition=Q(priority__gte=0), name="task_priority_positive"),
+            models.CheckConstraint(
+                condition=Q(kind="prompt", prompt__isnull=True, asked_kind__in=PromptKind.values)
+                | Q(prompt__isnull=False, asked_kind="") & ~Q(kind="prompt"),
+                name="task_prompt_or_asked",
+            ),
+            models.CheckConstraint(
+                condition=Q(asked_kind="user") & ~Q(brief="") | ~Q(asked_kind="user") & Q(brief=""),
+                name="task_brief_of_user",
+            ),
             models.CheckConstraint(condition=Q(taken__lte=F("overlap")), name="task_not_overfull"),
             models.CheckConstraint(
                 condition=Q(submitted__lte=F("taken")), name="task_submitted_within_taken"
@@ -136,6 +153,9 @@ class Assignment(models.Model):
     draft = models.JSONField(default=dict)
     draft_saved_at = models.DateTimeField(null=True)
     active_ms = models.PositiveIntegerField(default=0)
+    idle_ms = models.PositiveIntegerField(
+        default=0, help_text="Page open, but no sign of the person, or behind another."
+    )
     skip_reason = models.CharField(max_length=200, blank=True)
     claimed_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True)
@@ -166,6 +186,13 @@ class Assignment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} with {self.labeler}"
+
+    @property
+    def owes_own_answer(self) -> bool:
+        """Whether the answers to rank stay hidden until this labeler has written one."""
+        if self.task.kind != Task.Kind.RANKING or not self.task.round.write_first:
+            return False
+        return not self.labeler.demonstrations.filter(assignment=self).exists()
 
 
 class Standing(models.Model):

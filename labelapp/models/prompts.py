@@ -1,6 +1,7 @@
 """Prompts, and uploads of them that wait for a yes."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from django.db import models
@@ -44,6 +45,11 @@ def text_fingerprint(text: str) -> str:
     return hashlib.sha256(" ".join(text.split()).casefold().encode()).hexdigest()
 
 
+def conversation_text(messages: Iterable[Mapping[str, str]]) -> str:
+    """A conversation as one text, to be searched, listed and told from others."""
+    return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages)
+
+
 class Prompt(models.Model):
     """One prompt. Its split is decided once, by its author, and never changes."""
 
@@ -55,9 +61,16 @@ class Prompt(models.Model):
     text = models.TextField(help_text="The whole prompt as the model sees it.")
     parts = models.JSONField(
         default=dict,
-        help_text="few_shot: instruction, pairs, query; user: stated_use_case; plain: empty.",
+        help_text=(
+            "few_shot: instruction, pairs, query; user: stated_use_case; plain: empty. Any of"
+            " them may be a conversation: messages, the person's turn last."
+        ),
     )
     fingerprint = models.CharField(max_length=64)
+    assignment = models.OneToOneField(
+        "labelapp.Assignment", models.PROTECT, null=True, help_text="The task it was written in."
+    )
+    client_id = models.UUIDField(null=True, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -70,6 +83,11 @@ class Prompt(models.Model):
                 condition=Q(use_case__in=UseCase.values), name="prompt_use_case"
             ),
             models.CheckConstraint(condition=~Q(text=""), name="prompt_not_empty"),
+            models.CheckConstraint(
+                condition=Q(assignment__isnull=True, client_id__isnull=True)
+                | Q(assignment__isnull=False, client_id__isnull=False),
+                name="prompt_written_once",
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["project", "split", "kind", "use_case"], name="prompt_pick"),
@@ -80,7 +98,8 @@ class Prompt(models.Model):
 
     def messages(self) -> list[dict[str, Any]]:
         """The conversation that the model is given."""
-        return [{"role": "user", "content": self.text}]
+        turns: list[dict[str, Any]] = self.parts.get("messages", [])
+        return turns or [{"role": "user", "content": self.text}]
 
 
 class Upload(models.Model):

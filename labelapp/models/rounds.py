@@ -39,6 +39,15 @@ class Round(models.Model):
     use_cases = ArrayField(models.CharField(max_length=16), default=list, help_text="Empty: all.")
     demonstrations_wanted = models.PositiveIntegerField(default=0, help_text="Tasks of that kind.")
     rankings_wanted = models.PositiveIntegerField(default=0, help_text="Tasks of that kind.")
+    plain_prompts_wanted = models.PositiveIntegerField(default=0, help_text="To be written.")
+    few_shot_prompts_wanted = models.PositiveIntegerField(default=0, help_text="To be written.")
+    user_prompts_wanted = models.PositiveIntegerField(default=0, help_text="To be written.")
+    stated_use_cases = ArrayField(
+        models.CharField(max_length=500),
+        default=list,
+        blank=True,
+        help_text="What user-based prompts are written for, in turn.",
+    )
     k = models.PositiveSmallIntegerField(default=4, help_text="Answers per ranking task, 2 to 9.")
     temperature = models.FloatField(default=1.0)
     max_new_tokens = models.PositiveIntegerField(default=128, help_text="Longest answer, tokens.")
@@ -47,6 +56,9 @@ class Round(models.Model):
         null=True,
         blank=True,
         help_text="Ranking tasks with that overlap, the rest have 1; empty: all.",
+    )
+    write_first = models.BooleanField(
+        default=False, help_text="Labelers write their own answer before they see those to rank."
     )
     extra_overlap = models.PositiveSmallIntegerField(
         default=0, help_text="More labelers for a ranking task where the first disagree, at most."
@@ -72,6 +84,10 @@ class Round(models.Model):
             models.UniqueConstraint(
                 fields=["project"], condition=Q(state="open"), name="round_one_open"
             ),
+            models.CheckConstraint(
+                condition=Q(user_prompts_wanted=0) | Q(stated_use_cases__len__gte=1),
+                name="round_use_cases_for_user_prompts",
+            ),
             models.CheckConstraint(condition=Q(k__gte=2) & Q(k__lte=9), name="round_k"),
             models.CheckConstraint(condition=Q(temperature__gte=0), name="round_temperature"),
             models.CheckConstraint(condition=Q(overlap__gte=1), name="round_overlap"),
@@ -92,6 +108,11 @@ class Round(models.Model):
 
     def __str__(self) -> str:
         return f"round {self.number} of {self.project}"
+
+    @property
+    def prompts_wanted(self) -> int:
+        """Prompts of any kind that are to be written."""
+        return self.plain_prompts_wanted + self.few_shot_prompts_wanted + self.user_prompts_wanted
 
 
 class Training(models.Model):

@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import Sum
 from django.utils import timezone
 
-from labelapp.models import Demonstration, Ranking, Round, Task
+from labelapp.models import Demonstration, Prompt, Ranking, Round, Task
 
 POINTS = 400
 
@@ -42,12 +42,21 @@ def round_burndown(round_: Round) -> dict[str, Any]:
     )
     done = {
         Task.Kind.DEMONSTRATION: _times(
-            Demonstration.objects.filter(assignment__task__round=round_, surplus=False)
+            Demonstration.objects.filter(
+                assignment__task__round=round_,
+                assignment__task__kind=Task.Kind.DEMONSTRATION,  # not one written before a ranking
+                surplus=False,
+            )
             .order_by("created_at")
             .values_list("created_at", flat=True)
         ),
         Task.Kind.RANKING: _times(
             Ranking.objects.filter(task__round=round_, surplus=False)
+            .order_by("created_at")
+            .values_list("created_at", flat=True)
+        ),
+        Task.Kind.PROMPT: _times(
+            Prompt.objects.filter(assignment__task__round=round_)
             .order_by("created_at")
             .values_list("created_at", flat=True)
         ),

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
 
-from labelapp.models import Assignment, Demonstration, Project, Ranking, Round, Standing, Task, User
+from labelapp.models import (
+    Assignment,
+    Demonstration,
+    Project,
+    Prompt,
+    Ranking,
+    Round,
+    Standing,
+    Task,
+    User,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class KindProgress:
 
 
 def round_progress(round_: Round) -> list[KindProgress]:
-    """One entry per kind of task, in three queries."""
+    """One entry per kind of task, in three queries, four where prompts are written."""
     counts = {
         row["kind"]: row
         for row in Task.objects.filter(round=round_)
@@ -43,12 +53,17 @@ def round_progress(round_: Round) -> list[KindProgress]:
     simulated = Count("id", filter=Q(simulated=True))
     labels = {
         Task.Kind.DEMONSTRATION: Demonstration.objects.filter(
-            assignment__task__round=round_
+            assignment__task__round=round_, assignment__task__kind=Task.Kind.DEMONSTRATION
         ).aggregate(all=Count("id"), simulated=simulated),
         Task.Kind.RANKING: Ranking.objects.filter(task__round=round_).aggregate(
             all=Count("id"), simulated=simulated
         ),
     }
+    if Task.Kind.PROMPT in counts:
+        simulated = Count("id", filter=Q(assignment__labeler__simulated=True))
+        labels[Task.Kind.PROMPT] = Prompt.objects.filter(assignment__task__round=round_).aggregate(
+            all=Count("id"), simulated=simulated
+        )
     return [
         KindProgress(
             kind=kind.value,
@@ -74,6 +89,7 @@ class LabelerProgress:
     today: int
     demonstrations: int
     rankings: int
+    prompts: int
     round_number: int | None
     in_round: int
 
@@ -92,12 +108,14 @@ def labeler_progress(*, project: Project, labeler: User) -> LabelerProgress:
     counts = Standing.objects.filter(round__project=project, labeler=labeler).aggregate(
         demonstrations=Sum("handed_in", filter=Q(kind=kinds.DEMONSTRATION), default=0),
         rankings=Sum("handed_in", filter=Q(kind=kinds.RANKING), default=0),
+        prompts=Sum("handed_in", filter=Q(kind=kinds.PROMPT), default=0),
         in_round=Sum("handed_in", filter=Q(round=round_), default=0),
     )
     return LabelerProgress(
         today=today,
         demonstrations=counts["demonstrations"],
         rankings=counts["rankings"],
+        prompts=counts["prompts"],
         round_number=round_.number if round_ else None,
         in_round=counts["in_round"] if round_ else 0,
     )

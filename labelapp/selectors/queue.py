@@ -28,6 +28,7 @@ class AssignmentView:
 
     id: UUID
     kind: str
+    step: str  # what this page is for: write or rank
     state: str
     lease_until: datetime
     prompt_kind: str
@@ -39,9 +40,11 @@ class AssignmentView:
     draft_saved_at: datetime | None
     active_ms: int
     token: UUID
+    idle_ms: int
     instructions_number: int
     instructions_body: str
     round_number: int
+    token_limit: int  # longest answer of the round's model
 
 
 def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> Assignment:
@@ -57,30 +60,38 @@ def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> A
 
 
 def assignment_view(assignment: Assignment) -> AssignmentView:
-    """The page's content, answers in the order that was drawn for this labeler."""
+    """The page's content, answers in the order that was drawn for this labeler.
+
+    Where the labeler still has to write their own answer first, there are none.
+    """
     task, prompt = assignment.task, assignment.task.prompt
-    texts = dict(Sample.objects.filter(pk__in=assignment.shown_order).values_list("pk", "text"))
+    writes = task.kind != Task.Kind.RANKING or assignment.owes_own_answer
+    shown = [] if writes else assignment.shown_order
+    texts = dict(Sample.objects.filter(pk__in=shown).values_list("pk", "text"))
     answers = [
         Answer(letter, texts[pk], len(texts[pk].split()))
-        for letter, pk in zip(LETTERS, assignment.shown_order, strict=False)
+        for letter, pk in zip(LETTERS, shown, strict=False)
     ]
     return AssignmentView(
         id=assignment.pk,
         kind=task.kind,
+        step="write" if writes else "rank",
         state=assignment.state,
         lease_until=assignment.lease_until,
-        prompt_kind=prompt.kind,
-        use_case=prompt.use_case,
-        prompt_text=prompt.text,
-        parts=prompt.parts,
+        prompt_kind=prompt.kind if prompt else task.asked_kind,
+        use_case=prompt.use_case if prompt else "",
+        prompt_text=prompt.text if prompt else "",
+        parts=prompt.parts if prompt else {"stated_use_case": task.brief},
         answers=answers,
         draft=assignment.draft,
         draft_saved_at=assignment.draft_saved_at,
         active_ms=assignment.active_ms,
         token=assignment.token,
+        idle_ms=assignment.idle_ms,
         instructions_number=task.round.instructions.number,
         instructions_body=task.round.instructions.body,
         round_number=task.round.number,
+        token_limit=task.round.max_new_tokens,
     )
 
 

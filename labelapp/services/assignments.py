@@ -151,6 +151,13 @@ def active_ms_bounded(assignment: Assignment, active_ms: int | None) -> int:
     return max(assignment.active_ms, min(max(active_ms or 0, 0), elapsed))
 
 
+def idle_ms_bounded(assignment: Assignment, idle_ms: int | None) -> int:
+    """The browser's count of idle time: with the active time never more than has passed."""
+    elapsed = int((timezone.now() - assignment.claimed_at).total_seconds() * 1000)
+    left = max(elapsed - assignment.active_ms, 0)
+    return min(max(assignment.idle_ms, idle_ms or 0), left)
+
+
 @transaction.atomic
 def assignment_draft_save(
     *,
@@ -159,6 +166,7 @@ def assignment_draft_save(
     draft: dict[str, Any],
     active_ms: int | None = None,
     token: UUID | None = None,
+    idle_ms: int | None = None,
 ) -> Assignment:
     """Keep what was typed or placed so far. Kept for lapsed assignments too: nothing is lost."""
     if len(str(draft)) > DRAFT_BYTES:
@@ -170,7 +178,8 @@ def assignment_draft_save(
     assignment.draft = draft
     assignment.draft_saved_at = timezone.now()
     assignment.active_ms = active_ms_bounded(assignment, active_ms)
-    fields = ["draft", "draft_saved_at", "active_ms"]
+    assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
+    fields = ["draft", "draft_saved_at", "active_ms", "idle_ms"]
     if assignment.state == Assignment.State.LEASED:
         assignment.lease_until = _lease_end()
         fields.append("lease_until")

@@ -1,6 +1,6 @@
-"""How a round hands out its tasks: the settings, and what they may be."""
+"""How a round hands out its tasks and what labelers write in it: the settings, and what they may be."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypedDict
 
 from labelapp.errors import BadInput
@@ -16,6 +16,11 @@ class Handout(TypedDict, total=False):
     disagreement: float
     quota: int | None
     kind_weights: Mapping[str, int]
+    write_first: bool
+    plain_prompts_wanted: int
+    few_shot_prompts_wanted: int
+    user_prompts_wanted: int
+    stated_use_cases: Collection[str]
 
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -46,4 +51,23 @@ def handout_checked(handout: Handout) -> Handout:
         if kind not in Task.Kind.values:
             raise BadInput(f"There are no tasks of kind {kind!r} to give a weight.")
         check_range(f"weight_{kind}", weight, 0, 100)
-    return handout
+    wanted = handout.get("user_prompts_wanted", 0)
+    return {
+        **handout,
+        "stated_use_cases": stated_checked(handout.get("stated_use_cases", ()), wanted),
+    }
+
+
+def stated_checked(use_cases: Collection[str], wanted: int) -> list[str]:
+    """The use cases that people stated, cleaned; some where user-based prompts are wanted."""
+    stated = list(dict.fromkeys(" ".join(case.split()) for case in use_cases if case.strip()))
+    if wanted and not stated:
+        raise BadInput(
+            "User-based prompts are written for a given use case; give at least one.",
+            fields={"stated_use_cases": "Missing."},
+        )
+    if any(len(case) > 500 for case in stated):
+        raise BadInput(
+            "Keep each use case under 500 characters.", fields={"stated_use_cases": "Too long."}
+        )
+    return stated

@@ -17,7 +17,11 @@ from labelapp.models import (
     Task,
     User,
 )
-from labelapp.services.assignments import active_ms_bounded, assignment_lock
+from labelapp.services.assignments import (
+    active_ms_bounded,
+    assignment_lock,
+    idle_ms_bounded,
+)
 from labelapp.services.disagreement import ranking_compared
 
 TEXT_LIMIT = 60_000
@@ -42,7 +46,7 @@ def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Lab
     return label
 
 
-def _close(assignment: Assignment, active_ms: int | None) -> bool:
+def assignment_close(assignment: Assignment, active_ms: int | None, idle_ms: int | None) -> bool:
     """Mark as handed in; True where the place had gone to others, so the label is surplus."""
     surplus = False
     if assignment.state != Assignment.State.LEASED:  # a lease has its place already
@@ -50,14 +54,27 @@ def _close(assignment: Assignment, active_ms: int | None) -> bool:
         surplus = task.taken >= task.overlap
     assignment.state = Assignment.State.SURPLUS if surplus else Assignment.State.SUBMITTED
     assignment.active_ms = active_ms_bounded(assignment, active_ms)
+    assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
     assignment.ended_at = timezone.now()
-    assignment.save(update_fields=["state", "active_ms", "ended_at"])
+    assignment.save(update_fields=["state", "active_ms", "idle_ms", "ended_at"])
     return surplus
 
 
-def _expect_kind(assignment: Assignment, kind: str) -> None:
+def expect_kind(assignment: Assignment, kind: str) -> None:
     if assignment.task.kind != kind:
         raise BadInput(f"This task is a {assignment.task.kind}, not a {kind}.")
+
+
+def _text_checked(text: str) -> str:
+    text = text.strip()
+    if not text:
+        raise BadInput("Write an answer before you submit.", fields={"text": "Empty."})
+    if len(text) > TEXT_LIMIT or "\x00" in text:
+        raise BadInput(
+            f"The answer must be plain text of at most {TEXT_LIMIT:,} characters.",
+            fields={"text": "Too long or not text."},
+        )
+    return text
 
 
 @transaction.atomic
@@ -68,35 +85,75 @@ def demonstration_submit(
     text: str,
     client_id: UUID,
     active_ms: int | None = None,
+    idle_ms: int | None = None,
     project: Project | None = None,
 ) -> Demonstration:
     """Store a written completion. The same ``client_id`` again gives the same row."""
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
-    _expect_kind(assignment, Task.Kind.DEMONSTRATION)
+    expect_kind(assignment, Task.Kind.DEMONSTRATION)
     earlier = _earlier(Demonstration, assignment, client_id)
     if earlier is not None:
         return earlier
-    text = text.strip()
-    if not text:
-        raise BadInput("Write an answer before you submit.", fields={"text": "Empty."})
-    if len(text) > TEXT_LIMIT or "\x00" in text:
-        raise BadInput(
-            f"The answer must be plain text of at most {TEXT_LIMIT:,} characters.",
-            fields={"text": "Too long or not text."},
-        )
-    surplus = _close(assignment, active_ms)
+    text = _text_checked(text)
+    surplus = assignment_close(assignment, active_ms, idle_ms)
     return Demonstration.objects.create(
         project_id=assignment.project_id,
-        prompt_id=assignment.task.prompt_id,
+        prompt_id=assignment.task.prompt_id,  # type: ignore[misc]  # this kind of task has one
         assignment=assignment,
         labeler=labeler,
         source=Demonstration.Source.LABELER,
         text=text,
         client_id=client_id,
         active_ms=assignment.active_ms,
+        idle_ms=assignment.idle_ms,
         surplus=surplus,
         simulated=labeler.simulated,
     )
+
+
+@transaction.atomic
+def own_answer_submit(
+    *,
+    assignment_id: UUID,
+    labeler: User,
+    text: str,
+    client_id: UUID,
+    active_ms: int | None = None,
+    idle_ms: int | None = None,
+    project: Project | None = None,
+) -> Demonstration:
+    """Store what a labeler writes before they see the answers they rank; the task stays theirs.
+
+    The draft and the counts of time begin anew for the ranking. The same ``client_id``
+    again gives the same row.
+    """
+    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
+    expect_kind(assignment, Task.Kind.RANKING)
+    if not assignment.task.round.write_first:
+        raise BadInput("This task asks for a ranking, not for a text.")
+    earlier = _earlier(Demonstration, assignment, client_id)
+    if earlier is not None:
+        return earlier
+    if not assignment.owes_own_answer:
+        raise StateConflict("You have written your answer to this already; reload the page.")
+    text = _text_checked(text)
+    assignment.active_ms = active_ms_bounded(assignment, active_ms)
+    written = Demonstration.objects.create(
+        project_id=assignment.project_id,
+        prompt_id=assignment.task.prompt_id,  # type: ignore[misc]  # this kind of task has one
+        assignment=assignment,
+        labeler=labeler,
+        source=Demonstration.Source.LABELER,
+        text=text,
+        client_id=client_id,
+        active_ms=assignment.active_ms,
+        idle_ms=idle_ms_bounded(assignment, idle_ms),
+        simulated=labeler.simulated,
+    )
+    assignment.draft, assignment.draft_saved_at = {}, None
+    assignment.active_ms = assignment.idle_ms = 0
+    assignment.save(update_fields=["draft", "draft_saved_at", "active_ms", "idle_ms"])
+    return written
 
 
 def groups_checked(groups: list[list[str]], k: int) -> list[list[str]]:
@@ -124,16 +181,19 @@ def ranking_submit(
     groups: list[list[str]],
     client_id: UUID,
     active_ms: int | None = None,
+    idle_ms: int | None = None,
     project: Project | None = None,
 ) -> Ranking:
     """Store a whole ranking; ``groups`` are letters as shown, best first, a group is a tie."""
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
-    _expect_kind(assignment, Task.Kind.RANKING)
+    expect_kind(assignment, Task.Kind.RANKING)
     earlier = _earlier(Ranking, assignment, client_id)
     if earlier is not None:
         return earlier
+    if assignment.owes_own_answer:
+        raise StateConflict("Write your own answer first; then you see those to rank.")
     groups = groups_checked(groups, len(assignment.shown_order))
-    surplus = _close(assignment, active_ms)
+    surplus = assignment_close(assignment, active_ms, idle_ms)
     ranking = Ranking.objects.create(
         project_id=assignment.project_id,
         task_id=assignment.task_id,
@@ -141,6 +201,7 @@ def ranking_submit(
         labeler=labeler,
         client_id=client_id,
         active_ms=assignment.active_ms,
+        idle_ms=assignment.idle_ms,
         surplus=surplus,
         simulated=labeler.simulated,
     )

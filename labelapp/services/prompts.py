@@ -9,11 +9,13 @@ from django.db import transaction
 
 from labelapp.errors import BadInput
 from labelapp.models import Demonstration, Project, Prompt, PromptKind, Split, UseCase
-from labelapp.models.prompts import text_fingerprint
+from labelapp.models.prompts import conversation_text, text_fingerprint
 
 AUTHOR_LIMIT = 200
 """Prompts of one author at most (InstructGPT, appendix A)."""
 TEXT_LIMIT = 20_000
+TURNS_LIMIT = 40
+"""Messages of one conversation."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +83,58 @@ def _few_shot_parts(plain: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def messages_checked(given: Any, *, last: str = "user") -> list[dict[str, str]]:
+    """The turns of a conversation: perhaps a system message, then user and assistant in turn."""
+    if not isinstance(given, list) or not given or len(given) > TURNS_LIMIT:
+        raise BadInput(
+            f"messages must be a list of 1 to {TURNS_LIMIT} objects with role and content.",
+            fields={"messages": "Not a conversation."},
+        )
+    turns = []
+    for each in given:
+        if not isinstance(each, dict):
+            raise BadInput("Each of messages must be an object with role and content.")
+        role = _choice(each, "role", ("system", "user", "assistant"), "")
+        turns.append({"role": role, "content": _text(each, "content", limit=TEXT_LIMIT)})
+    said = [turn["role"] for turn in turns if turn["role"] != "system"]
+    wanted = ["user", "assistant"] * len(said)
+    if said != wanted[: len(said)] or any(turn["role"] == "system" for turn in turns[1:]):
+        raise BadInput(
+            "messages must be user and assistant in turn; a system message may only come first."
+        )
+    if turns[-1]["role"] != last:
+        raise BadInput(f"The last of messages must be of the {last}.")
+    return turns
+
+
+def _conversation(plain: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Text and parts of a prompt that is given as messages."""
+    if plain.get("text"):
+        raise BadInput("Give either text or messages.", fields={"messages": "Beside text."})
+    turns = messages_checked(plain["messages"])
+    if len(turns) == 1:
+        return turns[0]["content"], {}
+    text = conversation_text(turns)
+    if len(text) > TEXT_LIMIT:
+        raise BadInput(f"A conversation may have at most {TEXT_LIMIT:,} characters.")
+    return text, {"messages": turns}
+
+
 def prompt_checked(plain: dict[str, Any]) -> PromptInput:
     """A prompt from one row of a file; BadInput says which field is wrong and how."""
     kind = _choice(plain, "kind", PromptKind.values, PromptKind.PLAIN)
-    parts: dict[str, Any] = {}
+    text, parts = _conversation(plain) if plain.get("messages") is not None else ("", {})
     if kind == PromptKind.FEW_SHOT:
+        if parts:
+            raise BadInput("A few_shot prompt is one text; give its pairs, not messages.")
         parts = _few_shot_parts(plain)
     elif kind == PromptKind.USER:
-        parts = {"stated_use_case": _text(plain, "stated_use_case", limit=2000)}
+        parts |= {"stated_use_case": _text(plain, "stated_use_case", limit=2000)}
     return PromptInput(
         kind=kind,
         use_case=_choice(plain, "use_case", UseCase.values, UseCase.OTHER),
         author=_text(plain, "author", required=False, limit=80) or "upload",
-        text=_text(plain, "text", limit=TEXT_LIMIT),
+        text=text or _text(plain, "text", limit=TEXT_LIMIT),
         parts=parts,
     )
 

@@ -15,6 +15,7 @@ from labelapp.models import (
     ModelVersion,
     Project,
     Prompt,
+    PromptKind,
     Round,
     Run,
     Split,
@@ -72,6 +73,54 @@ def _tasks(
     ]
 
 
+def _prompt_tasks(round_: Round) -> list[Task]:
+    """A task for each prompt that is to be written; user-based ones take the use cases in turn."""
+    wanted = {
+        PromptKind.PLAIN: round_.plain_prompts_wanted,
+        PromptKind.FEW_SHOT: round_.few_shot_prompts_wanted,
+        PromptKind.USER: round_.user_prompts_wanted,
+    }
+    asked = [
+        (kind, round_.stated_use_cases[n % len(round_.stated_use_cases)] if kind == "user" else "")
+        for kind, count in wanted.items()
+        for n in range(count)
+    ]
+    random.Random(f"prompts of round {round_.seed}").shuffle(asked)
+    return [
+        Task(
+            project_id=round_.project_id,
+            round=round_,
+            kind=Task.Kind.PROMPT,
+            asked_kind=kind,
+            brief=brief,
+            state=Task.State.OPEN,
+            position=position,
+        )
+        for position, (kind, brief) in enumerate(asked)
+    ]
+
+
+def _tasks_create(round_: Round, prompts: list[int]) -> None:
+    """The round's tasks, on prompts drawn by its seed."""
+    draw = random.Random(f"round {round_.seed}")
+    for kind, wanted, overlap, some in (
+        (Task.Kind.DEMONSTRATION, round_.demonstrations_wanted, 1, None),
+        (Task.Kind.RANKING, round_.rankings_wanted, round_.overlap, round_.overlap_tasks),
+    ):
+        chosen = draw.sample(prompts, min(wanted, len(prompts)))
+        Task.objects.bulk_create(_tasks(round_, kind, chosen, overlap, some), batch_size=1000)
+    Task.objects.bulk_create(_prompt_tasks(round_), batch_size=1000)
+
+
+def _current_policy(project: Project) -> ModelVersion:
+    policy = project.versions.filter(
+        role=ModelVersion.Role.POLICY, state=ModelVersion.State.CURRENT
+    ).first()
+    if policy is None:
+        raise StateConflict("There is no current policy yet; the base model is still loading.")
+    return policy
+
+
 @transaction.atomic
 def round_open(
     *,
@@ -101,19 +150,18 @@ def round_open(
     locked = Project.objects.select_for_update().get(pk=project.pk)
     if locked.rounds.filter(state=Round.State.OPEN).exists():
         raise StateConflict("A round is open already; close it before you open the next.")
-    policy = locked.versions.filter(
-        role=ModelVersion.Role.POLICY, state=ModelVersion.State.CURRENT
-    ).first()
-    if policy is None:
-        raise StateConflict("There is no current policy yet; the base model is still loading.")
+    policy = _current_policy(locked)
     instructions = instructions or locked.instructions.order_by("-number").first()
     if instructions is None:
         raise StateConflict("Write the labelers' instructions first.")
     prompts = prompts_for_labeling(locked, kinds, use_cases)
-    if not prompts:
+    handout = handout_checked(handout)
+    to_write = handout.get("plain_prompts_wanted", 0) + handout.get("few_shot_prompts_wanted", 0)
+    to_write += handout.get("user_prompts_wanted", 0)
+    if not prompts and (demonstrations_wanted or rankings_wanted or not to_write):
         raise BadInput("No prompt fits; choose more kinds or use cases, or upload prompts.")
-    if demonstrations_wanted < 1 and rankings_wanted < 1:
-        raise BadInput("Ask for at least one demonstration or ranking.")
+    if demonstrations_wanted < 1 and rankings_wanted < 1 and to_write < 1:
+        raise BadInput("Ask for at least one demonstration, ranking or prompt.")
     number = (locked.rounds.aggregate(Max("number"))["number__max"] or 0) + 1
     round_ = Round.objects.create(
         project=locked,
@@ -131,15 +179,9 @@ def round_open(
         overlap_tasks=overlap_tasks,
         seed=number if seed is None else seed,
         created_by=by,
-        **handout_checked(handout),
+        **handout,
     )
-    draw = random.Random(f"round {round_.seed}")
-    for kind, wanted, each_overlap, some in (
-        (Task.Kind.DEMONSTRATION, demonstrations_wanted, 1, None),
-        (Task.Kind.RANKING, rankings_wanted, overlap, overlap_tasks),
-    ):
-        chosen = draw.sample(prompts, min(wanted, len(prompts)))
-        Task.objects.bulk_create(_tasks(round_, kind, chosen, each_overlap, some), batch_size=1000)
+    _tasks_create(round_, prompts)
     if rankings_wanted:
         sampling_queue(round=round_)
     return round_

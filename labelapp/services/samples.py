@@ -31,7 +31,7 @@ def samples_import(*, run: Run, rows: Iterable[SampleRow]) -> int:
             state=Task.State.WAITING,
             prompt_id__in=of_prompt,
         )
-        tasks = {task.prompt_id: task for task in waiting}
+        tasks = {task.prompt_id: task for task in waiting if task.prompt_id is not None}
     version_id = run.inputs.values_list("version_id", flat=True).get(role="model")
     samples = [
         _sample(run, version_id, prompt_id, task, row)

@@ -17,6 +17,7 @@ from labelapp.services.prompts import (
     TEXT_LIMIT,
     PromptInput,
     demonstrations_import,
+    messages_checked,
     prompt_checked,
     prompts_create,
 )
@@ -53,21 +54,36 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
                 yield reader.line_num, "More cells than the header has names."
                 continue
             plain: dict[str, Any] = {k: v for k, v in row.items() if v}
-            if "pairs" in plain:
-                try:
-                    plain["pairs"] = json.loads(plain["pairs"])
-                except ValueError:
-                    yield reader.line_num, "pairs must hold JSON in a CSV file."
-                    continue
-            yield reader.line_num, plain
+            yield reader.line_num, _cells_read(plain)
     except csv.Error as error:
         yield reader.line_num, f"Not CSV: {error}."
 
 
+def _cells_read(plain: dict[str, Any]) -> Any:
+    """A CSV row with the cells that hold JSON read, or what is wrong with one of them."""
+    for name in ("pairs", "messages"):
+        if name in plain:
+            try:
+                plain[name] = json.loads(plain[name])
+            except ValueError:
+                return f"{name} must hold JSON in a CSV file."
+    return plain
+
+
 def _demonstration_fields(plain: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """Split a demonstration row into its prompt's fields and the completion."""
+    """Split a demonstration row into its prompt's fields and the completion.
+
+    Of ``messages`` alone, the last is the completion.
+    """
     fields = dict(plain)
+    if isinstance(fields.get("prompt"), list):
+        fields["messages"] = fields.pop("prompt")
+    if "completion" not in fields and isinstance(fields.get("messages"), list):
+        turns = messages_checked(fields["messages"], last="assistant")
+        fields["messages"], fields["completion"] = turns[:-1], turns[-1]["content"]
     completion = fields.pop("completion", None)
+    if isinstance(completion, list) and len(completion) == 1 and isinstance(completion[0], dict):
+        completion = completion[0].get("content")  # TRL's conversational form
     if not isinstance(completion, str) or not completion.strip():
         raise BadInput("completion is missing.")
     if len(completion) > TEXT_LIMIT or "\x00" in completion:

@@ -125,7 +125,8 @@ class Labeler:
                 self.client.post(f"{path}/skip/", {"reason": NO_TEXT})
                 self.shared.count("skipped")
                 return False
-            answer["client_id"] = str(uuid.uuid5(_NAMESPACE, assignment["id"]))
+            once = f"{assignment['id']}:own" if _own_first(assignment) else assignment["id"]
+            answer["client_id"] = str(uuid.uuid5(_NAMESPACE, once))
             answer["active_ms"] = int((time.monotonic() - started) * 1000)
             state = self.client.post(f"{path}/submit/", answer)["state"]
         except Refused as error:
@@ -133,11 +134,14 @@ class Labeler:
                 raise
             self.shared.count("late")
             return False
+        if state == "written":  # its own answer; those to rank are shown now
+            shown = self.client.post(f"/api/p/{self.slug}/next/", {})["assignment"]
+            return shown is not None and self._hand_in(shown)
         self.shared.count(assignment["kind"] if state == "submitted" else "late")
         return True
 
     def _answer(self, assignment: dict[str, Any]) -> dict[str, Any] | None:
-        if assignment["kind"] == DEMONSTRATION:
+        if assignment["kind"] == DEMONSTRATION or _own_first(assignment):
             text = self.texts.get(assignment["prompt_text"].strip())
             return None if text is None else {"text": text}
         while self.shared.chooser is None:  # a ranking left in hand by an earlier start
@@ -151,3 +155,8 @@ class Labeler:
             texts=[answer["text"] for answer in assignment["answers"]],
         )
         return {"groups": [[letters[i] for i in group] for group in groups]}
+
+
+def _own_first(assignment: Mapping[str, Any]) -> bool:
+    """Whether the answers to rank are held back until one of its own is written."""
+    return bool(assignment["kind"] == RANKING and assignment.get("step") == "write")

@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from labelapp.errors import BadInput, StateConflict
-from labelapp.forms.rounds import PromptChoiceForm, RoundForm, TrainingForm
+from labelapp.forms.rounds import PROMPTS_WANTED, PromptChoiceForm, RoundForm, TrainingForm
 from labelapp.models import Membership, Project, Role, Round, Run
 from labelapp.pseudonyms import labeler_pseudonym
 from labelapp.selectors.burndown import round_burndown
@@ -94,11 +94,12 @@ def _like_the_last(last: Round | None) -> dict[str, Any]:
         return {}
     names = (
         "kinds", "use_cases", "demonstrations_wanted", "rankings_wanted", "k", "overlap",
-        "overlap_tasks", "order", "random_share", "quota", "extra_overlap", "disagreement",
-        "temperature", "max_new_tokens",
+        "overlap_tasks", "write_first", "order", "random_share", "quota", "extra_overlap",
+        "disagreement", "temperature", "max_new_tokens",
     )  # fmt: skip
     weights = {f"weight_{kind}": weight for kind, weight in last.kind_weights.items()}
-    return {name: getattr(last, name) for name in names} | weights
+    stated = {"stated_use_cases": "\n".join(last.stated_use_cases)}
+    return {name: getattr(last, name) for name in (*names, *PROMPTS_WANTED)} | weights | stated
 
 
 def _counts(

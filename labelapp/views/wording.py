@@ -27,6 +27,16 @@ def task_wording() -> dict[str, object]:
         ),
         "other_copy": _("This device kept another version of this task, from {time}."),
         "words": [_("{n} word"), _("{n} words")],
+        "tokens": _("{n} of {limit} tokens"),
+        "too_long": _(
+            "Longer than the model itself may answer in this round. You can still submit it."
+        ),
+        "preview_empty": _("What you write shows here as it will look."),
+        "preview_away": _("The preview waits for the connection."),
+        "example": _("Example {n}"),
+        "example_remove": _("Remove example {n}"),
+        "examples": _("Examples now: {n}."),
+        "fill_all": _("Fill in every field to submit."),
         "minutes": _("{n} min on this task"),
         "title_lapsing": _("Time is nearly up"),
         "places": [

@@ -30,6 +30,7 @@ from labelapp.views.wording import task_wording
 TEMPLATES = {
     Task.Kind.DEMONSTRATION: "labelapp/demonstration.html",
     Task.Kind.RANKING: "labelapp/ranking.html",
+    Task.Kind.PROMPT: "labelapp/prompt_writing.html",
 }
 
 
@@ -54,7 +55,9 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
         if round_ and round_.quota and progress.in_round >= round_.quota
         else None,
         "progress": progress,
-        "first_visit": not (hand or progress.demonstrations or progress.rankings),
+        "first_visit": not (
+            hand or progress.demonstrations or progress.rankings or progress.prompts
+        ),
     }
     return render(request, "labelapp/work.html", context)
 
@@ -74,6 +77,7 @@ def work_next(request: HttpRequest, membership: Membership) -> HttpResponse:
     said = {
         "submitted": _("Submitted, thank you."),
         "surplus": _("Kept beside the others: its place had gone to someone else meanwhile."),
+        "written": _("Written, thank you. Now see the others, and rank them."),
         "skipped": _("Skipped. It will not come back to you."),
     }.get(request.POST.get("after", ""))
     if said:
@@ -103,18 +107,21 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
     context = {
         "membership": membership,
         "task": seen,
-        "use_case": UseCase(seen.use_case).label,
+        "use_case": UseCase(seen.use_case).label if seen.use_case else "",
+        "use_cases": UseCase.choices,
         "page_data": _page_data(seen, project.slug),
         "wording": task_wording(),
-        "skip_reasons": _skip_reasons(seen.kind),
+        "skip_reasons": _skip_reasons(seen),
     }
-    return render(request, TEMPLATES[Task.Kind(seen.kind)], context)
+    own_first = seen.kind == Task.Kind.RANKING and seen.step == "write"
+    kind = Task.Kind.DEMONSTRATION if own_first else Task.Kind(seen.kind)
+    return render(request, TEMPLATES[kind], context)
 
 
 def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
     """What the page's script needs; no model version and no sample id is in it."""
     where = {"slug": slug, "assignment_id": seen.id}
-    names = {"draft", "heartbeat", "submit", "skip"}
+    names = {"draft", "heartbeat", "preview", "submit", "skip"}
     return {
         "id": str(seen.id),
         "kind": seen.kind,
@@ -128,12 +135,16 @@ def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
         "draft": seen.draft,
         "draft_saved_at": seen.draft_saved_at,
         "active_ms": seen.active_ms,
+        "idle_ms": seen.idle_ms,
+        "token_limit": seen.token_limit,
         "letters": [answer.letter for answer in seen.answers],
     }
 
 
-def _skip_reasons(kind: str) -> list[str]:
+def _skip_reasons(seen: AssignmentView) -> list[str]:
     shared = [_("I do not know enough to judge this"), _("The prompt makes no sense")]
-    if kind == Task.Kind.RANKING:
+    if seen.step == "rank":
         shared.append(_("None of the answers can be read"))
+    elif seen.kind == Task.Kind.PROMPT:
+        shared = [_("Nothing comes to my mind"), _("I do not understand this use case")]
     return [*shared, _("It upsets me")]

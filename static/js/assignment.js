@@ -10,6 +10,7 @@ const SAVE_WITHIN = 1_000; // however long one types without a pause
 const RETRY_AFTER = 5_000;
 const BEAT_EVERY = 60_000;
 const IDLE_AFTER = 60_000; // time without a sign of the person is not counted
+const LONGEST_IDLE = 24 * 3600_000; // a page left open counts no further
 const GONE_AFTER = 15 * 60_000; // after that, the lease is left to lapse
 const WARN_BEFORE = 5 * 60_000; // a lapse is announced so long before
 
@@ -29,6 +30,7 @@ export class AssignmentPage {
     this.skew = Date.parse(this.data.now) - Date.now();
     this.leaseUntil = Date.parse(this.data.lease_until);
     this.activeMs = this.data.active_ms;
+    this.idleMs = this.data.idle_ms;
     this.lastSign = Date.now();
     this.revision = 0;
     this.savedRevision = 0;
@@ -75,7 +77,7 @@ export class AssignmentPage {
     clearTimeout(this.timer);
     this.#busy(true);
     this.#keep();
-    const body = { client_id: this.clientId, active_ms: Math.round(this.activeMs), ...content };
+    const body = { client_id: this.clientId, ...this.#times(), ...content };
     this.#say("saving", this.words.submitting);
     for (;;) {
       try {
@@ -149,7 +151,7 @@ export class AssignmentPage {
   #keep() {
     try {
       const at = Date.now() + this.skew;
-      localStorage.setItem(this.key, JSON.stringify({ draft: this.#draft(), at, activeMs: this.activeMs }));
+      localStorage.setItem(this.key, JSON.stringify({ draft: this.#draft(), at, activeMs: this.activeMs, idleMs: this.idleMs }));
     } catch {
       /* storage full or forbidden: the server still has it */
     }
@@ -161,6 +163,7 @@ export class AssignmentPage {
     if (kept && kept.at >= savedAt) {
       this.draftWrite(kept.draft);
       this.activeMs = Math.max(this.activeMs, kept.activeMs ?? 0);
+      this.idleMs = Math.max(this.idleMs, kept.idleMs ?? 0);
       this.changed();
       return;
     }
@@ -220,7 +223,11 @@ export class AssignmentPage {
   }
 
   #draftBody() {
-    return { draft: this.#draft(), active_ms: Math.round(this.activeMs), token: this.data.token };
+    return { draft: this.#draft(), token: this.data.token, ...this.#times() };
+  }
+
+  #times() {
+    return { active_ms: Math.round(this.activeMs), idle_ms: Math.round(this.idleMs) };
   }
 
   #saveLeaving() {
@@ -235,7 +242,9 @@ export class AssignmentPage {
     setInterval(() => {
       const now = Date.now();
       const idle = now - this.lastSign > IDLE_AFTER;
-      if (!document.hidden && !idle) this.activeMs += Math.min(now - before, 2_000);
+      const counted = document.hidden || idle ? 0 : Math.min(now - before, 2_000);
+      this.activeMs += counted;
+      this.idleMs += Math.min(now - before - counted, LONGEST_IDLE - this.idleMs);
       before = now;
       this.#leaseWatch();
     }, 1_000);

@@ -1,10 +1,15 @@
-/** Writing a demonstration: an editor that grows, a count of words, a draft that is never lost. */
+/** Writing a demonstration: an editor that grows, a preview, its length, a draft that is never lost. */
 
 import { AssignmentPage, fill, skipDialog } from "./assignment.js";
+import { Instructions } from "./beside.js";
+import { markdownKeys } from "./editor.js";
 import { keysListen } from "./keys.js";
+import { Preview } from "./preview.js";
 
 const editor = document.getElementById("answer");
-const counter = document.getElementById("word-count");
+const words = document.getElementById("word-count");
+const tokens = document.getElementById("token-count");
+const tooLong = document.getElementById("too-long");
 const button = document.getElementById("submit");
 const growsByItself = CSS.supports("field-sizing", "content");
 
@@ -15,16 +20,28 @@ const page = new AssignmentPage({
     show();
   },
 });
+const limit = page.data.token_limit;
+const instructions = new Instructions();
+const preview = new Preview({ editor, page, onTokens: tokensShow });
 
 function show() {
   const n = editor.value.split(/\s+/).filter(Boolean).length;
   const rule = new Intl.PluralRules(document.documentElement.lang).select(n);
-  counter.textContent = fill(page.words.words[rule === "one" ? 0 : 1], { n });
+  words.textContent = fill(page.words.words[rule === "one" ? 0 : 1], { n });
   button.disabled = n === 0 || document.body.classList.contains("busy");
   if (!growsByItself) {
     editor.style.height = "auto";
     editor.style.height = `${editor.scrollHeight + 2}px`;
   }
+  preview.refresh();
+}
+
+function tokensShow(n) {
+  const over = n !== null && n > limit;
+  tokens.textContent = n === null ? "" : fill(page.words.tokens, { n, limit });
+  tokens.classList.toggle("over", over);
+  const said = over ? page.words.too_long : "";
+  if (tooLong.textContent !== said) tooLong.textContent = said;
 }
 
 function submit() {
@@ -41,15 +58,17 @@ editor.addEventListener("input", () => {
   page.changed();
 });
 button.addEventListener("click", submit);
+markdownKeys(editor);
 keysListen({
-  chords: { enter: submit },
+  chords: { enter: submit, ".": () => preview.toggle() },
   bare: (key) => {
     if (key.toLowerCase() === "e") {
+      if (preview.shown && !preview.wide.matches) preview.toggle();
       editor.focus();
       return true;
     }
     if (key.toLowerCase() === "i") {
-      document.getElementById("instructions").showModal();
+      instructions.show();
       return true;
     }
     return false;

@@ -69,14 +69,22 @@ def test_a_contract_breaks_where_it_should(
 
 
 @pytest.mark.slow
-def test_no_web_process_and_no_celery_worker_loads_torch() -> None:
+def test_no_web_process_and_no_celery_worker_loads_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = (
         "import labelapp.wsgi, labelapp.tasks\n"
         "from django.urls import get_resolver; get_resolver().url_patterns\n"
-        "import labelapp.trainer_gateway"
+        "import labelapp.trainer_gateway\n"
+        "import uuid, labelapp.tokens as tokens\n"
+        "folder = tokens.model_folder(uuid.UUID(int=7)); folder.mkdir(parents=True, exist_ok=True)\n"
+        "from tokenizers import Tokenizer, models\n"
+        "Tokenizer(models.WordLevel({'a': 0}, unk_token='a')).save(str(folder / 'tokenizer.json'))\n"
+        "assert tokens.token_count(uuid.UUID(int=7), 'a') == 1"
     )
+    monkeypatch.setenv("LABELAPP_STORE", str(tmp_path))
     names = loaded(script)
-    assert "django" in names
+    assert {"django", "tokenizers"} <= names
     assert not names & {"torch", "transformers", "accelerate", "gguf"}
 
 

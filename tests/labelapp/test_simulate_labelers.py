@@ -85,9 +85,11 @@ def troubled(target: str, spoil: Spoil) -> Iterator[str]:
         server.server_close()
 
 
-def demonstrations_file(folder: Path, project: Project, but: int = 0) -> Path:
-    """Answers to all prompts of the project's demonstration tasks but the last ones."""
-    tasks = list(project.tasks.filter(kind="demonstration").select_related("prompt"))
+def demonstrations_file(
+    folder: Path, project: Project, but: int = 0, kind: str = "demonstration"
+) -> Path:
+    """Answers to all prompts of the project's tasks of that kind but the last ones."""
+    tasks = list(project.tasks.filter(kind=kind).select_related("prompt"))
     lines = [
         json.dumps({"prompt": task.prompt.text, "completion": f"On {task.prompt.text} So."})
         for task in tasks[: len(tasks) - but]
@@ -129,6 +131,19 @@ def test_they_write_and_rank_all_there_is_and_it_is_marked(
     users = User.objects.filter(simulated=True)
     assert {user.username for user in users} == {f"simulated-concise-{n}" for n in (1, 2, 3)}
     assert {user.memberships.get().role for user in users} == {Role.LABELER}
+
+
+@pytest.mark.slow
+def test_they_write_their_own_answer_first_where_the_round_wants_it(
+    live_server: LiveServer, tmp_path: Path
+) -> None:
+    project, _ = garden(rankings=3)
+    project.rounds.update(write_first=True)
+    path = demonstrations_file(tmp_path, project, kind="ranking")
+    done = crew_run(project=project, plan=Plan(url=live_server.url, count=2, demonstrations=path))
+    assert (done.demonstrations, done.rankings) == (0, 3)
+    written = project.demonstrations.filter(simulated=True, assignment__ranking__isnull=False)
+    assert written.count() == 3
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def test_sequential_is_the_order_of_the_upload_and_random_is_drawn_by_the_seed()
         project = make_project(slug)
         make_prompts(project, 8)
         make_round(project, state="closed")  # with policy and instructions
-        prompts = [task.prompt_id for task in opened(project, order=order, seed=3)]
+        prompts = [task.prompt_id or 0 for task in opened(project, order=order, seed=3)]
         orders.append([sorted(prompts).index(prompt) for prompt in prompts])
     assert orders[0] == list(range(8))
     assert orders[1] == orders[2] != orders[0]
