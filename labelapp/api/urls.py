@@ -13,6 +13,8 @@ urlpatterns: list[URLPattern] = [
     path(f"{_assignment}heartbeat/", work.HeartbeatView.as_view(), name="api-heartbeat"),
     path(f"{_assignment}submit/", work.SubmitView.as_view(), name="api-submit"),
     path(f"{_assignment}skip/", work.SkipView.as_view(), name="api-skip"),
+    path(f"{_assignment}undo/", work.UndoView.as_view(), name="api-undo"),
+    path(f"{_assignment}correction/", work.CorrectionView.as_view(), name="api-correction"),
     path("p/<slug:slug>/runs/<uuid:run_id>/", runs.RunDetailView.as_view(), name="api-run"),
     path(
         "p/<slug:slug>/runs/<uuid:run_id>/series/",

@@ -27,6 +27,7 @@ class AssignmentView:
     id: UUID
     kind: str
     state: str
+    correcting: bool
     lease_until: datetime
     prompt_kind: str
     use_case: str
@@ -65,6 +66,7 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         id=assignment.pk,
         kind=task.kind,
         state=assignment.state,
+        correcting=assignment.correcting_since is not None,
         lease_until=assignment.lease_until,
         prompt_kind=prompt.kind,
         use_case=prompt.use_case,

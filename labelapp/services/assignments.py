@@ -24,7 +24,7 @@ def assignment_lock(*, assignment_id: UUID, labeler: User) -> Assignment:
     """The labeler's own assignment, its row locked. Raises NotFound for anyone else's."""
     assignment = (
         Assignment.objects.select_for_update(of=("self",))
-        .select_related("task", "labeler")
+        .select_related("task__round", "labeler")
         .filter(pk=assignment_id, labeler=labeler)
         .first()
     )
@@ -137,15 +137,21 @@ def active_ms_bounded(assignment: Assignment, active_ms: int | None) -> int:
     return max(assignment.active_ms, min(max(active_ms or 0, 0), elapsed))
 
 
+def draft_checked(draft: dict[str, Any]) -> dict[str, Any]:
+    """The draft, unless it is too long to be kept."""
+    if len(str(draft)) > DRAFT_BYTES:
+        raise BadInput("This draft is too long to be kept.", fields={"draft": "Too long."})
+    return draft
+
+
 @transaction.atomic
 def assignment_draft_save(
     *, assignment_id: UUID, labeler: User, draft: dict[str, Any], active_ms: int | None = None
 ) -> Assignment:
     """Keep what was typed or placed so far. Kept for lapsed assignments too: nothing is lost."""
-    if len(str(draft)) > DRAFT_BYTES:
-        raise BadInput("This draft is too long to be kept.", fields={"draft": "Too long."})
+    draft_checked(draft)
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
-    if assignment.state not in (Assignment.State.LEASED, Assignment.State.LAPSED):
+    if not assignment.writable:
         raise StateConflict("This task was already handed in; its draft is closed.")
     assignment.draft = draft
     assignment.draft_saved_at = timezone.now()

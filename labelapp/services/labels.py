@@ -1,6 +1,6 @@
 """Handing in: the label and the assignment's state in one transaction; a retry is safe."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import transaction
@@ -13,10 +13,12 @@ from labelapp.models import (
     Demonstration,
     Ranking,
     RankingPlace,
+    Round,
     Task,
     User,
 )
-from labelapp.services.assignments import active_ms_bounded, assignment_lock
+from labelapp.services.assignments import active_ms_bounded, assignment_lock, draft_checked
+from labelapp.services.settling import settles_at
 
 TEXT_LIMIT = 60_000
 Label = TypeVar("Label", Demonstration, Ranking)
@@ -30,9 +32,12 @@ def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Lab
             "This submit belongs to another task; reload the page.",
             fields={"client_id": "Used for another task."},
         )
-    if label is None and assignment.state in (
-        Assignment.State.SUBMITTED,
-        Assignment.State.SURPLUS,
+    if client_id in assignment.withdrawn_ids:
+        raise StateConflict("You took this submit back; submit again from the task's page.")
+    if (
+        label is None
+        and assignment.state in Assignment.HANDED_IN
+        and assignment.correcting_since is None
     ):
         raise StateConflict("You have handed in this task already, in another window perhaps.")
     if label is None and assignment.state == Assignment.State.SKIPPED:
@@ -40,16 +45,59 @@ def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Lab
     return label
 
 
-def _close(assignment: Assignment, active_ms: int | None) -> bool:
-    """Mark as handed in; True where the place had gone to others, so the label is surplus."""
+def _hand_in(
+    model: type[Label],
+    assignment: Assignment,
+    active_ms: int | None,
+    draft: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Mark as handed in; the fields that labels of both kinds share."""
+    assignment.active_ms = active_ms_bounded(assignment, active_ms)
+    assignment.undo_until = settles_at(assignment.labeler)
+    if draft is not None:
+        assignment.draft = draft_checked(draft)
+    chain = (
+        {"version": 1} if assignment.correcting_since is None else _next_version(model, assignment)
+    )
+    if chain["version"] == 1:
+        _close(assignment)
+        assignment.settles_at = assignment.undo_until
+    assignment.correcting_since = None
+    assignment.save()
+    return {
+        **chain,
+        "project_id": assignment.project_id,
+        "assignment": assignment,
+        "labeler": assignment.labeler,
+        "active_ms": assignment.active_ms,
+        "settles_at": assignment.undo_until,
+        "surplus": assignment.state == Assignment.State.SURPLUS,
+        "simulated": assignment.labeler.simulated,
+    }
+
+
+def _close(assignment: Assignment) -> None:
+    """Submitted, or surplus where the place had gone to others."""
     task = Task.objects.select_for_update().get(pk=assignment.task_id)
     held = assignment.state == Assignment.State.LEASED
     surplus = not held and task.taken >= task.overlap
     assignment.state = Assignment.State.SURPLUS if surplus else Assignment.State.SUBMITTED
-    assignment.active_ms = active_ms_bounded(assignment, active_ms)
     assignment.ended_at = timezone.now()
-    assignment.save(update_fields=["state", "active_ms", "ended_at"])
-    return surplus
+
+
+def _next_version(model: type[Label], assignment: Assignment) -> dict[str, Any]:
+    """The place of a correction in its chain. Only while the round is open."""
+    round_expect_open(assignment)
+    versions = dict(
+        model.objects.filter(assignment=assignment).order_by("version").values_list("version", "pk")
+    )
+    return {"version": max(versions) + 1, "corrects_id": versions[1]}
+
+
+def round_expect_open(assignment: Assignment) -> None:
+    """Raise StateConflict once labels of the assignment's round are not corrected any more."""
+    if assignment.task.round.state != Round.State.OPEN:
+        raise StateConflict("The round is closed; its labels are not corrected any more.")
 
 
 def _expect_kind(assignment: Assignment, kind: str) -> None:
@@ -59,9 +107,18 @@ def _expect_kind(assignment: Assignment, kind: str) -> None:
 
 @transaction.atomic
 def demonstration_submit(
-    *, assignment_id: UUID, labeler: User, text: str, client_id: UUID, active_ms: int | None = None
+    *,
+    assignment_id: UUID,
+    labeler: User,
+    text: str,
+    client_id: UUID,
+    active_ms: int | None = None,
+    draft: dict[str, Any] | None = None,
 ) -> Demonstration:
-    """Store a written completion. The same ``client_id`` again gives the same row."""
+    """Store a written completion. The same ``client_id`` again gives the same row.
+
+    ``draft`` is the page as it stood, with which an undo opens it again.
+    """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
     _expect_kind(assignment, Task.Kind.DEMONSTRATION)
     earlier = _earlier(Demonstration, assignment, client_id)
@@ -75,18 +132,12 @@ def demonstration_submit(
             f"The answer must be plain text of at most {TEXT_LIMIT:,} characters.",
             fields={"text": "Too long or not text."},
         )
-    surplus = _close(assignment, active_ms)
     return Demonstration.objects.create(
-        project_id=assignment.project_id,
         prompt_id=assignment.task.prompt_id,
-        assignment=assignment,
-        labeler=labeler,
         source=Demonstration.Source.LABELER,
         text=text,
         client_id=client_id,
-        active_ms=assignment.active_ms,
-        surplus=surplus,
-        simulated=labeler.simulated,
+        **_hand_in(Demonstration, assignment, active_ms, draft),
     )
 
 
@@ -115,6 +166,7 @@ def ranking_submit(
     groups: list[list[str]],
     client_id: UUID,
     active_ms: int | None = None,
+    draft: dict[str, Any] | None = None,
 ) -> Ranking:
     """Store a whole ranking; ``groups`` are letters as shown, best first, a group is a tie."""
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
@@ -123,16 +175,10 @@ def ranking_submit(
     if earlier is not None:
         return earlier
     groups = groups_checked(groups, len(assignment.shown_order))
-    surplus = _close(assignment, active_ms)
     ranking = Ranking.objects.create(
-        project_id=assignment.project_id,
         task_id=assignment.task_id,
-        assignment=assignment,
-        labeler=labeler,
         client_id=client_id,
-        active_ms=assignment.active_ms,
-        surplus=surplus,
-        simulated=labeler.simulated,
+        **_hand_in(Ranking, assignment, active_ms, draft),
     )
     group_of = {letter: i for i, group in enumerate(groups) for letter in group}
     RankingPlace.objects.bulk_create(

@@ -13,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from labelapp.models import Assignment, Membership, Role, Round, Task, UseCase
+from labelapp.selectors.history import undo_open
 from labelapp.selectors.progress import labeler_progress
 from labelapp.selectors.queue import (
     AssignmentView,
@@ -50,6 +51,7 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
         "hand": hand,
         "progress": progress,
         "first_visit": not (hand or progress.demonstrations or progress.rankings),
+        "undo": undo_open(project=project, labeler=labeler),
     }
     return render(request, "labelapp/work.html", context)
 
@@ -61,14 +63,14 @@ def work_next(request: HttpRequest, membership: Membership) -> HttpResponse:
     kind = request.POST.get("kind") or None
     claimed = assignment_claim_next(project=membership.project, labeler=membership.user, kind=kind)
     said = {
-        "submitted": _("Submitted, thank you."),
+        "submitted": "" if settings.LABEL_GRACE_SECONDS else _("Submitted, thank you."),
         "surplus": _("Kept beside the others: its place had gone to someone else meanwhile."),
         "skipped": _("Skipped. It will not come back to you."),
     }.get(request.POST.get("after", ""))
     if said:
         messages.success(request, said)
     if claimed is None:
-        if not said:
+        if not request.POST.get("after"):
             messages.info(request, _("There is no task for you right now."))
         return redirect("work", slug=membership.project.slug)
     return redirect("task", slug=membership.project.slug, assignment_id=claimed.pk)
@@ -83,8 +85,10 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
     assignment = assignment_get(
         labeler=membership.user, project=project, assignment_id=assignment_id
     )
-    if assignment.state not in (Assignment.State.LEASED, Assignment.State.LAPSED):
-        messages.info(request, _("You have finished that task. Labels are not changed afterwards."))
+    if assignment.state in Assignment.HANDED_IN and assignment.correcting_since is None:
+        return redirect("history-label", slug=project.slug, assignment_id=assignment.pk)
+    if not assignment.writable:
+        messages.info(request, _("You have skipped that task; it went to others."))
         return redirect("work", slug=project.slug)
     seen = assignment_view(assignment)
     context = {
@@ -94,6 +98,7 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "page_data": _page_data(seen, project.slug),
         "wording": task_wording(),
         "skip_reasons": _skip_reasons(seen.kind),
+        "undo": undo_open(project=project, labeler=membership.user),
     }
     return render(request, TEMPLATES[Task.Kind(seen.kind)], context)
 
@@ -106,6 +111,7 @@ def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
         "id": str(seen.id),
         "kind": seen.kind,
         "state": seen.state,
+        "correcting": seen.correcting,
         "urls": {name: reverse(f"api-{name}", kwargs=where) for name in sorted(names)},
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "now": timezone.now(),

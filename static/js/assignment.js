@@ -25,7 +25,9 @@ export class AssignmentPage {
     this.draftRead = draftRead;
     this.draftWrite = draftWrite;
     this.key = `labelapp:draft:${this.data.id}`;
-    this.clientId = this.data.draft.client_id ?? this.#kept()?.draft?.client_id ?? crypto.randomUUID();
+    // a draft of the server's without one was handed in and opened again: this will be another submit
+    const kept = this.data.draft_saved_at ? undefined : this.#kept()?.draft?.client_id;
+    this.clientId = this.data.draft.client_id ?? kept ?? crypto.randomUUID();
     this.skew = Date.parse(this.data.now) - Date.now();
     this.leaseUntil = Date.parse(this.data.lease_until);
     this.activeMs = this.data.active_ms;
@@ -75,7 +77,12 @@ export class AssignmentPage {
     clearTimeout(this.timer);
     this.#busy(true);
     this.#keep();
-    const body = { client_id: this.clientId, active_ms: Math.round(this.activeMs), ...content };
+    const body = {
+      client_id: this.clientId,
+      active_ms: Math.round(this.activeMs),
+      draft: this.draftRead(),
+      ...content,
+    };
     this.#say("saving", this.words.submitting);
     for (;;) {
       try {
@@ -246,7 +253,7 @@ export class AssignmentPage {
   }
 
   async #beat() {
-    if (this.closed) return;
+    if (this.closed || this.data.correcting) return;
     try {
       const answer = await this.#send("POST", "heartbeat");
       this.leaseUntil = Date.parse(answer.lease_until);
@@ -269,7 +276,7 @@ export class AssignmentPage {
   #leaseWatch() {
     const shown = document.getElementById("active-time");
     if (shown) shown.textContent = fill(this.words.minutes, { n: Math.floor(this.activeMs / 60_000) });
-    if (this.leaseUntil === null || this.closed) return;
+    if (this.leaseUntil === null || this.closed || this.data.correcting) return;
     const left = this.leaseUntil - (Date.now() + this.skew);
     const warn = Math.min(WARN_BEFORE, (this.data.lease_seconds * 1000) / 3);
     if (left <= 0) {
