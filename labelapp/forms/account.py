@@ -8,6 +8,7 @@ from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, Se
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.utils.translation import gettext_lazy as _
 
+from labelapp.keys import ACTIONS, keys_of
 from labelapp.models import User
 
 
@@ -25,6 +26,31 @@ class SignInForm(AuthenticationForm):
         super().__init__(*args, **kwargs)
         self.fields["username"].label = _("User name")
         self.fields["username"].widget.attrs |= {"autocapitalize": "none", "spellcheck": "false"}
+
+
+class KeysForm(forms.Form):
+    """One field an action; ``mod`` stands for Ctrl, or Cmd on a Mac."""
+
+    bare_keys = forms.BooleanField(label=_("Single keys do something"), required=False)
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        chosen = keys_of(user.keys)
+        initial = {"bare_keys": user.bare_keys, **chosen}
+        super().__init__(*args, initial=initial, prefix="keys", **kwargs)
+        for action in ACTIONS:
+            self.fields[action.name] = forms.CharField(
+                label=action.title,
+                max_length=12,
+                required=False,
+                widget=forms.TextInput(
+                    attrs={"data-key": action.first, "autocomplete": "off", "spellcheck": "false"}
+                ),
+            )
+
+    def wanted(self) -> dict[str, str]:
+        """Action -> key as typed; empty is the first one."""
+        typed = {action.name: self.cleaned_data[action.name] for action in ACTIONS}
+        return {name: key.lower().replace("ctrl+", "mod+") for name, key in typed.items() if key}
 
 
 class NameForm(forms.Form):

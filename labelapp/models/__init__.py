@@ -1,6 +1,7 @@
 """All models, by noun. Every row hangs on a project."""
 
 from labelapp.models.assignments import LETTERS, Assignment, Task
+from labelapp.models.concerns import Flag, Note, Thread
 from labelapp.models.labels import Demonstration, Ranking, RankingPlace
 from labelapp.models.people import Invite, Membership, Role, User
 from labelapp.models.projects import InstructionVersion, Project
@@ -13,10 +14,12 @@ __all__ = [
     "LETTERS",
     "Assignment",
     "Demonstration",
+    "Flag",
     "InstructionVersion",
     "Invite",
     "Membership",
     "ModelVersion",
+    "Note",
     "Project",
     "Prompt",
     "PromptKind",
@@ -30,6 +33,7 @@ __all__ = [
     "Snapshot",
     "Split",
     "Task",
+    "Thread",
     "Training",
     "Upload",
     "UseCase",

@@ -75,9 +75,7 @@ class Demonstration(Label):
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="demonstrations")
     prompt = models.ForeignKey(Prompt, models.PROTECT, related_name="demonstrations")
-    assignment = models.ForeignKey(
-        Assignment, models.PROTECT, null=True, related_name="demonstrations"
-    )
+    assignment = models.ForeignKey(Assignment, models.PROTECT, null=True, related_name="written")
     labeler = models.ForeignKey(User, models.PROTECT, null=True, related_name="demonstrations")
     source = models.CharField(max_length=8, choices=Source)
     text = models.TextField()
@@ -116,7 +114,7 @@ class Ranking(Label):
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rankings")
     task = models.ForeignKey(Task, models.PROTECT, related_name="rankings")
-    assignment = models.ForeignKey(Assignment, models.PROTECT, related_name="rankings")
+    assignment = models.ForeignKey(Assignment, models.PROTECT, related_name="ranked")
     labeler = models.ForeignKey(User, models.PROTECT, related_name="rankings")
     client_id = models.UUIDField(unique=True)
     active_ms = models.PositiveIntegerField(null=True)

@@ -15,6 +15,9 @@ class User(AbstractUser):
 
     simulated = models.BooleanField(default=False, help_text="Not a person: drawn by a program.")
 
+    keys = models.JSONField(default=dict, help_text="Action -> key, where it is not the first one.")
+    bare_keys = models.BooleanField(default=True, help_text="Single keys do something on a task.")
+
     def __str__(self) -> str:
         return self.get_full_name() or self.username
 

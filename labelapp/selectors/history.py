@@ -58,9 +58,9 @@ def undo_open(*, project: Project, labeler: User) -> Undo | None:
 def labels_of(assignment: Assignment) -> "LabelQuerySet[Any]":
     """All versions of the assignment's label, whichever its kind."""
     found: LabelQuerySet[Any] = (
-        assignment.demonstrations.all()
+        assignment.written.all()
         if assignment.task.kind == Task.Kind.DEMONSTRATION
-        else assignment.rankings.all()
+        else assignment.ranked.all()
     )
     return found
 

@@ -89,6 +89,7 @@ _NAV: tuple[tuple[str | Promise, str, str, tuple[Role, ...], frozenset[str]], ..
         (Role.ADMIN,),
         frozenset({"instructions-version"}),
     ),
+    (_("Questions"), "concerns", "message-circle", (Role.ADMIN,), frozenset()),
     (_("People"), "people", "users", (Role.ADMIN,), frozenset()),
     (_("Data"), "data", "database", _STEERING, frozenset({"export"})),
 )

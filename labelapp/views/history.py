@@ -12,11 +12,13 @@ from django.views.decorators.http import require_POST, require_safe
 
 from labelapp.errors import StateConflict
 from labelapp.models import Assignment, Membership, Role, Task, UseCase
+from labelapp.selectors.concerns import thread_of
 from labelapp.selectors.history import correctable, undo_open, versions_of
 from labelapp.selectors.history import history as history_of
 from labelapp.selectors.queue import assignment_get, assignment_view
 from labelapp.services.aftercare import correction_drop, correction_open, label_undo
 from labelapp.views.access import member
+from labelapp.views.wording import keys_for
 
 PER_PAGE = 25
 
@@ -50,6 +52,7 @@ def history(request: HttpRequest, membership: Membership) -> HttpResponse:
         "kind": kind,
         "kind_query": f"kind={kind}" if kind else "",
         "undo": undo_open(project=membership.project, labeler=membership.user),
+        "keys": keys_for(membership.user),
     }
     return render(request, "labelapp/history.html", context)
 
@@ -72,7 +75,9 @@ def history_label(
         "use_case": UseCase(seen.use_case).label,
         "versions": versions_of(assignment),
         "correctable": correctable(assignment),
+        "thread": thread_of(assignment),
         "undo": undo_open(project=membership.project, labeler=membership.user),
+        "keys": keys_for(membership.user),
     }
     return render(request, "labelapp/history_label.html", context)
 

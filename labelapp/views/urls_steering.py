@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from labelapp.views import data, instructions, models, people, prompts, rounds, trainings
+from labelapp.views import concerns, data, instructions, models, people, prompts, rounds, trainings
 
 _p = "p/<slug:slug>/"
 _round = f"{_p}rounds/<int:number>/"
@@ -46,6 +46,9 @@ urlpatterns: list[URLPattern] = [
         instructions.instructions_version,
         name="instructions-version",
     ),
+    path(f"{_p}concerns/", concerns.concerns, name="concerns"),
+    path(f"{_p}concerns/<int:pk>/answer/", concerns.thread_answer, name="thread-answer"),
+    path(f"{_p}concerns/flags/<int:pk>/done/", concerns.flag_done, name="flag-done"),
     path(f"{_p}data/", data.data, name="data"),
     path(f"{_p}data/freeze/", data.snapshot_new, name="snapshot-new"),
     path(f"{_p}data/<slug:snapshot>/<slug:form>/", data.export, name="export"),

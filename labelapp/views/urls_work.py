@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from labelapp.views import history, work
+from labelapp.views import concerns, history, work
 
 _p = "p/<slug:slug>/"
 _task = f"{_p}task/<uuid:assignment_id>/"
@@ -14,6 +14,7 @@ urlpatterns: list[URLPattern] = [
     path(f"{_task}undo/", history.work_undo, name="work-undo"),
     path(f"{_task}correct/", history.correct, name="correct"),
     path(f"{_task}correct/drop/", history.correct_drop, name="correct-drop"),
+    path(f"{_p}work/answers/<int:pk>/seen/", concerns.thread_seen, name="thread-seen"),
     path(f"{_p}history/", history.history, name="history"),
     path(f"{_p}history/<uuid:assignment_id>/", history.history_label, name="history-label"),
 ]

@@ -12,7 +12,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from labelapp.models import Assignment, Membership, Role, Round, Task, UseCase
+from labelapp.models import Assignment, Flag, Membership, Role, Round, Task, UseCase
+from labelapp.selectors.concerns import answers_unseen, thread_of
 from labelapp.selectors.history import undo_open
 from labelapp.selectors.progress import labeler_progress
 from labelapp.selectors.queue import (
@@ -24,7 +25,7 @@ from labelapp.selectors.queue import (
 )
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.views.access import member
-from labelapp.views.wording import task_wording
+from labelapp.views.wording import keys_for, task_wording
 
 TEMPLATES = {
     Task.Kind.DEMONSTRATION: "labelapp/demonstration.html",
@@ -52,6 +53,8 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
         "progress": progress,
         "first_visit": not (hand or progress.demonstrations or progress.rankings),
         "undo": undo_open(project=project, labeler=labeler),
+        "answered": answers_unseen(project=project, labeler=labeler),
+        "keys": keys_for(labeler),
     }
     return render(request, "labelapp/work.html", context)
 
@@ -99,6 +102,9 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "wording": task_wording(),
         "skip_reasons": _skip_reasons(seen.kind),
         "undo": undo_open(project=project, labeler=membership.user),
+        "flag_categories": Flag.Category.choices,
+        "thread": thread_of(assignment),
+        "keys": keys_for(membership.user, seen.kind),
     }
     return render(request, TEMPLATES[Task.Kind(seen.kind)], context)
 
@@ -106,13 +112,14 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
 def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
     """What the page's script needs; no model version and no sample id is in it."""
     where = {"slug": slug, "assignment_id": seen.id}
-    names = {"draft", "heartbeat", "submit", "skip"}
+    names = {"draft", "heartbeat", "submit", "skip", "concerns", "flag", "note"}
+    urls = {name: reverse(f"api-{name}", kwargs=where) for name in sorted(names)}
     return {
         "id": str(seen.id),
         "kind": seen.kind,
         "state": seen.state,
         "correcting": seen.correcting,
-        "urls": {name: reverse(f"api-{name}", kwargs=where) for name in sorted(names)},
+        "urls": urls,
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "now": timezone.now(),
         "lease_until": seen.lease_until,

@@ -11,6 +11,7 @@ const RETRY_AFTER = 5_000;
 const BEAT_EVERY = 60_000;
 const IDLE_AFTER = 60_000; // time without a sign of the person is not counted
 const GONE_AFTER = 15 * 60_000; // after that, the lease is left to lapse
+const PAUSED_AFTER = 60 * 60_000; // a pause holds the task so long
 const WARN_BEFORE = 5 * 60_000; // a lapse is announced so long before
 
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
@@ -242,14 +243,26 @@ export class AssignmentPage {
     setInterval(() => {
       const now = Date.now();
       const idle = now - this.lastSign > IDLE_AFTER;
-      if (!document.hidden && !idle) this.activeMs += Math.min(now - before, 2_000);
+      if (!document.hidden && !idle && !this.#paused()) {
+        const worked = Math.min(now - before, 2_000);
+        this.activeMs += worked;
+        document.dispatchEvent(new CustomEvent("worked", { detail: worked }));
+      }
       before = now;
       this.#leaseWatch();
     }, 1_000);
     setInterval(() => {
-      if (!document.hidden && Date.now() - this.lastSign < GONE_AFTER) this.#beat();
+      const paused = this.#paused();
+      const here = !document.hidden && Date.now() - this.lastSign < GONE_AFTER;
+      if (paused ? paused < PAUSED_AFTER : here) this.#beat();
     }, BEAT_EVERY);
     this.#leaseWatch();
+  }
+
+  /** Milliseconds since a pause began; 0 while there is none. */
+  #paused() {
+    const since = Number(document.body.dataset.paused);
+    return since ? Math.max(Date.now() - since, 1) : 0;
   }
 
   async #beat() {

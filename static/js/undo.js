@@ -1,5 +1,7 @@
 /** "Submitted. Undo (10 s)": counts down, goes away, and has a key that works while one types. */
 
+import { keysListen } from "./keys.js";
+
 const form = document.getElementById("undo-submit");
 const left = form.querySelector("[data-left]");
 const end = performance.now() + Number(form.dataset.seconds) * 1000;
@@ -16,10 +18,11 @@ function tick() {
   setTimeout(tick, 250);
 }
 
-document.addEventListener("keydown", (event) => {
-  const chord = (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey;
-  if (!chord || event.key.toLowerCase() !== "u" || !form.isConnected) return;
-  event.preventDefault();
-  if (!event.repeat) form.requestSubmit();
+keysListen({
+  chords: {
+    u: (event) => {
+      if (form.isConnected && !event.repeat) form.requestSubmit();
+    },
+  },
 });
 tick();

@@ -75,3 +75,85 @@ def test_a_ranking_is_corrected_from_the_history(at_desk: Desk) -> None:
     second = Ranking.objects.get(version=2)
     assert second.corrects == Ranking.objects.get(version=1)
     assert [place.group for place in second.places.order_by("shown")] == [0, 1, 2, 0]
+
+
+def test_a_pause_covers_the_page_and_stops_the_clock(at_desk: Desk) -> None:
+    at_desk.task("ranking")
+    assignment = at_desk.take()
+    page = at_desk.page
+    page.keyboard.press("p")
+    expect(page.get_by_role("heading", name="Paused")).to_be_visible()
+    assert complaints(page) == []
+    before = page.evaluate("localStorage.getItem('labelapp:worked')")
+    page.wait_for_timeout(2_500)
+    assert page.evaluate("localStorage.getItem('labelapp:worked')") == before
+    page.keyboard.press("Enter")
+    expect(page.locator("#pause")).to_be_hidden()
+    page.wait_for_function(
+        "before => localStorage.getItem('labelapp:worked') !== before", arg=before
+    )
+    assignment.refresh_from_db()
+    assert assignment.state == "leased"
+
+
+def test_after_fifty_minutes_a_break_is_hinted_at_and_not_again_at_once(at_desk: Desk) -> None:
+    at_desk.task("ranking")
+    at_desk.take()
+    page = at_desk.page
+    hint = page.locator("#break-hint")
+    expect(hint).to_be_hidden()
+    page.evaluate(
+        "localStorage.setItem('labelapp:worked', JSON.stringify({ms: 2999500, at: Date.now()}))"
+    )
+    expect(hint).to_be_visible()
+    page.get_by_role("button", name="Not now").click()
+    expect(hint).to_be_hidden()
+    page.wait_for_timeout(1_500)
+    expect(hint).to_be_hidden()
+
+
+def test_a_question_and_a_flag_are_sent_without_leaving_the_task(at_desk: Desk) -> None:
+    at_desk.task("ranking")
+    at_desk.take()
+    page = at_desk.page
+    page.keyboard.press("m")
+    expect(page.get_by_role("heading", name="Ask or flag")).to_be_visible()
+    page.get_by_label("Your question about this task").fill("Is this a joke?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#concern [data-notes]")).to_contain_text("Is this a joke?")
+    page.get_by_label("Wrong language").check()
+    page.get_by_label("Where?").select_option("B")
+    page.get_by_role("button", name="Flag", exact=True).click()
+    expect(page.locator("#concern [data-flags]")).to_contain_text(
+        "Answer B flagged: Wrong language"
+    )
+    assert complaints(page) == []
+    page.keyboard.press("Escape")
+    page.keyboard.type("a1")
+    assert at_desk.said().startswith("A is best.")
+
+
+def test_a_key_of_ones_own_works_and_stands_in_the_overview(at_desk: Desk) -> None:
+    at_desk.task("ranking")
+    page = at_desk.page
+    page.goto(f"{at_desk.url}/account/")
+    page.get_by_label("Pause").press("x")
+    page.get_by_label("Submit", exact=True).press("Control+s")
+    assert complaints(page) == []
+    page.get_by_role("button", name="Save keys").click()
+    expect(page.locator("#messages")).to_contain_text("Your keys are saved.")
+    at_desk.take()
+    page.keyboard.press("p")
+    expect(page.locator("#pause")).to_be_hidden()
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_contain_text("X")
+    expect(page.locator("#submit kbd")).to_have_text("Ctrl S")
+    page.keyboard.press("Escape")
+    page.keyboard.press("x")
+    expect(page.locator("#pause")).to_be_visible()
+    page.keyboard.press("Enter")
+    page.keyboard.type("a1b2c3d4")
+    page.keyboard.press("Control+Enter")
+    page.keyboard.press("Control+s")
+    page.wait_for_url("**/work/")
+    assert Ranking.objects.count() == 1
