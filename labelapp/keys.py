@@ -37,6 +37,7 @@ ACTIONS = (
     Action("undo-submit", gettext_lazy("Take the last submit back"), "mod+u", hands_in=True),
     Action("concern", gettext_lazy("Ask or flag"), "m"),
     Action("pause", gettext_lazy("Pause"), "p"),
+    Action("unveil", gettext_lazy("Show covered content"), "v"),
     Action("editor", gettext_lazy("Go to the editor"), "e", "demonstration"),
     Action("instructions", gettext_lazy("Instructions"), "i", "demonstration"),
     Action("undo", gettext_lazy("Undo in the ranking"), "mod+z", "ranking"),

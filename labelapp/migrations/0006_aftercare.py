@@ -502,6 +502,60 @@ class Migration(migrations.Migration):
                 condition=models.Q(("text", ""), _negated=True), name="note_not_empty"
             ),
         ),
+        migrations.AddField(
+            model_name="prompt",
+            name="sensitive",
+            field=django.contrib.postgres.fields.ArrayField(
+                base_field=models.CharField(
+                    choices=[
+                        ("sexual", "Sexual content"),
+                        ("violence", "Violence"),
+                        ("self_harm", "Self-harm"),
+                        ("hate", "Hate"),
+                    ],
+                    max_length=12,
+                ),
+                default=list,
+                help_text="Content that is covered until its reader asks for it.",
+                size=None,
+            ),
+        ),
+        migrations.AddField(
+            model_name="user",
+            name="avoids",
+            field=django.contrib.postgres.fields.ArrayField(
+                base_field=models.CharField(
+                    choices=[
+                        ("sexual", "Sexual content"),
+                        ("violence", "Violence"),
+                        ("self_harm", "Self-harm"),
+                        ("hate", "Hate"),
+                    ],
+                    max_length=12,
+                ),
+                default=list,
+                help_text="Sensitive content that this person is given no tasks with.",
+                size=None,
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="prompt",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("sensitive__contained_by", ["sexual", "violence", "self_harm", "hate"])
+                ),
+                name="prompt_sensitive",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="user",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("avoids__contained_by", ["sexual", "violence", "self_harm", "hate"])
+                ),
+                name="user_avoids",
+            ),
+        ),
         migrations.RunSQL(SETTLE, migrations.RunSQL.noop),
         migrations.RunSQL(KEPT + CHAIN, BACKWARDS),
     ]

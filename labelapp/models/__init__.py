@@ -9,6 +9,7 @@ from labelapp.models.prompts import Prompt, PromptKind, Split, Upload, UseCase
 from labelapp.models.registry import ModelVersion, Run, RunInput, Snapshot, WorkerSign
 from labelapp.models.rounds import Round, Training
 from labelapp.models.samples import Sample
+from labelapp.models.sensitive import Sensitive
 
 __all__ = [
     "LETTERS",
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "RunInput",
     "Sample",
+    "Sensitive",
     "Snapshot",
     "Split",
     "Task",

@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from labelapp.models.people import User
 from labelapp.models.projects import Project
+from labelapp.models.sensitive import CATEGORIES, categories_field
 
 
 class PromptKind(models.TextChoices):
@@ -57,6 +58,7 @@ class Prompt(models.Model):
         default=dict,
         help_text="few_shot: instruction, pairs, query; user: stated_use_case; plain: empty.",
     )
+    sensitive = categories_field("Content that is covered until its reader asks for it.")
     fingerprint = models.CharField(max_length=64)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -70,6 +72,9 @@ class Prompt(models.Model):
                 condition=Q(use_case__in=UseCase.values), name="prompt_use_case"
             ),
             models.CheckConstraint(condition=~Q(text=""), name="prompt_not_empty"),
+            models.CheckConstraint(
+                condition=Q(sensitive__contained_by=CATEGORIES), name="prompt_sensitive"
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["project", "split", "kind", "use_case"], name="prompt_pick"),

@@ -5,10 +5,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Exists, F, OuterRef
+from django.db.models import Count, Exists, F, OuterRef, Q
 
 from labelapp.errors import NotFound
-from labelapp.models import LETTERS, Assignment, Project, Round, Sample, Task, User
+from labelapp.models import (
+    LETTERS,
+    Assignment,
+    Project,
+    Prompt,
+    Round,
+    Sample,
+    Sensitive,
+    Task,
+    User,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class AssignmentView:
     use_case: str
     prompt_text: str
     parts: dict[str, Any]
+    sensitive: list[str]
     answers: list[Answer]
     draft: dict[str, Any]
     draft_saved_at: datetime | None
@@ -72,6 +83,7 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         use_case=prompt.use_case,
         prompt_text=prompt.text,
         parts=prompt.parts,
+        sensitive=[str(Sensitive(each).label) for each in prompt.sensitive],
         answers=answers,
         draft=assignment.draft,
         draft_saved_at=assignment.draft_saved_at,
@@ -92,6 +104,14 @@ def in_hand(*, project: Project, labeler: User) -> Assignment | None:
     )
 
 
+def bearable(labeler: User) -> Q:
+    """Tasks whose prompts hold nothing that this labeler opted out of."""
+    if not labeler.avoids:
+        return Q()
+    avoided = Prompt.objects.filter(pk=OuterRef("prompt"), sensitive__overlap=labeler.avoids)
+    return ~Exists(avoided)  # type: ignore[return-value]
+
+
 def queue_counts(*, project: Project, labeler: User) -> dict[str, int]:
     """Open tasks of each kind that this labeler could still get."""
     seen = Assignment.objects.filter(task=OuterRef("pk"), labeler=labeler).exclude(
@@ -99,6 +119,7 @@ def queue_counts(*, project: Project, labeler: User) -> dict[str, int]:
     )
     counts = (
         Task.objects.filter(
+            bearable(labeler),
             project=project,
             round__state=Round.State.OPEN,
             state=Task.State.OPEN,

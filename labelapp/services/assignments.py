@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from labelapp.errors import BadInput, LeaseExpired, NotFound, StateConflict
 from labelapp.models import Assignment, Membership, Project, Round, Sample, Task, User
+from labelapp.selectors.queue import bearable
 
 DRAFT_BYTES = 200_000
 
@@ -83,7 +84,13 @@ def _next_task(round_: Round, labeler: User, kind: str, *, wait: bool = False) -
     )
     return (
         Task.objects.select_for_update(skip_locked=not wait)
-        .filter(round=round_, kind=kind, state=Task.State.OPEN, taken__lt=F("overlap"))
+        .filter(
+            bearable(labeler),
+            round=round_,
+            kind=kind,
+            state=Task.State.OPEN,
+            taken__lt=F("overlap"),
+        )
         .exclude(Exists(seen))
         .order_by("position")
         .first()

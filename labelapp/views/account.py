@@ -29,11 +29,11 @@ from labelapp.forms.account import (
     NewPasswordForm,
     SignInForm,
 )
-from labelapp.models import User
+from labelapp.models import Sensitive, User
 from labelapp.selectors.access import memberships_of
-from labelapp.services.accounts import account_keys_set, account_name_set
+from labelapp.services.accounts import account_avoids_set, account_keys_set, account_name_set
 from labelapp.services.people import invite_accept, invite_find
-from labelapp.views.steering import add_errors
+from labelapp.views.steering import add_errors, refused
 
 
 class SignIn(LoginView):
@@ -116,8 +116,33 @@ def account(request: HttpRequest) -> HttpResponse:
         account_name_set(user=user, full_name=form.cleaned_data["full_name"])
         messages.success(request, _("Your name is saved."))
         return redirect("account")
-    context = {"form": form, "keys_form": keys_form, "memberships": memberships_of(user)}
-    return render(request, "labelapp/account.html", context)
+    return _account(request, user, form, keys_form)
+
+
+def _account(
+    request: HttpRequest, user: User, form: NameForm, keys_form: KeysForm, status: int = 200
+) -> HttpResponse:
+    context = {
+        "form": form,
+        "keys_form": keys_form,
+        "sensitive": Sensitive.choices,
+        "memberships": memberships_of(user),
+    }
+    return render(request, "labelapp/account.html", context, status=status)
+
+
+@login_required
+@require_POST
+def account_avoids(request: HttpRequest) -> HttpResponse:
+    """Which sensitive content one is given no tasks with."""
+    user = request.user
+    assert isinstance(user, User)
+    try:
+        account_avoids_set(user=user, avoids=request.POST.getlist("avoids"))
+        messages.success(request, _("Your choice is saved. It holds from the next task on."))
+    except BadInput as error:
+        refused(request, error)
+    return redirect("account")
 
 
 @login_required
@@ -141,8 +166,7 @@ def account_keys(request: HttpRequest) -> HttpResponse:
             return redirect("account")
     user.refresh_from_db()
     names = NameForm(initial={"full_name": user.get_full_name()})
-    context = {"form": names, "keys_form": form, "memberships": memberships_of(user)}
-    return render(request, "labelapp/account.html", context, status=400)
+    return _account(request, user, names, form, status=400)
 
 
 @sensitive_post_parameters()

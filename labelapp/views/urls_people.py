@@ -12,6 +12,7 @@ urlpatterns: list[URLPattern] = [
     path("sign-out/", LogoutView.as_view(), name="sign-out"),
     path("account/", account.account, name="account"),
     path("account/keys/", account.account_keys, name="account-keys"),
+    path("account/content/", account.account_avoids, name="account-avoids"),
     path("account/password/", account.password_change, name="password-change"),
     path("invite/<str:token>/", account.invite, name="invite"),
     path("reset/<uidb64>/<token>/", account.PasswordReset.as_view(), name="password-reset"),

@@ -31,6 +31,7 @@ urlpatterns: list[URLPattern] = [
     path(f"{_model}refuse/", models.model_refuse, name="model-refuse"),
     path(f"{_model}rollback/", models.model_rollback, name="model-rollback"),
     path(f"{_p}prompts/", prompts.prompts, name="prompts"),
+    path(f"{_p}prompts/<int:pk>/sensitive/", prompts.prompt_sensitive, name="prompt-sensitive"),
     path(f"{_p}prompts/upload/", prompts.upload, name="upload"),
     path(_upload, prompts.upload_page, name="upload-preview"),
     path(f"{_upload}apply/", prompts.upload_accept, name="upload-apply"),

@@ -5,7 +5,7 @@ from playwright.sync_api import Page, expect
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from labelapp.models import Demonstration, Ranking
+from labelapp.models import Demonstration, Prompt, Ranking
 from tests.e2e.axe import complaints
 from tests.e2e.labeling import Desk, desk
 from tests.labelapp.aftercare_cast import settle
@@ -157,3 +157,20 @@ def test_a_key_of_ones_own_works_and_stands_in_the_overview(at_desk: Desk) -> No
     page.keyboard.press("Control+s")
     page.wait_for_url("**/work/")
     assert Ranking.objects.count() == 1
+
+
+def test_covered_content_is_shown_by_a_key_and_not_read_out_before(at_desk: Desk) -> None:
+    task = at_desk.task("ranking")
+    Prompt.objects.filter(pk=task.prompt_id).update(sensitive=["violence"])
+    at_desk.take()
+    page = at_desk.page
+    prompt = page.get_by_text("Tell me about thing number").first
+    assert page.locator("[data-veiled]").count() == 2
+    assert "Tell me about thing" not in page.locator("main").aria_snapshot()
+    assert complaints(page) == []
+    page.keyboard.press("v")
+    expect(page.locator("[data-veiled]")).to_have_count(0)
+    expect(prompt).to_be_visible()
+    assert "Tell me about thing" in page.locator("main").aria_snapshot()
+    page.reload()
+    expect(page.locator("[data-veiled]")).to_have_count(0)
