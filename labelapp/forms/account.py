@@ -6,6 +6,7 @@ from django import forms
 from django.contrib.auth import password_validation
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, SetPasswordForm
 from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from labelapp.keys import ACTIONS, keys_of
@@ -33,13 +34,12 @@ class KeysForm(forms.Form):
 
     bare_keys = forms.BooleanField(label=_("Single keys do something"), required=False)
 
-    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
-        chosen = keys_of(user.keys)
-        initial = {"bare_keys": user.bare_keys, **chosen}
-        super().__init__(*args, initial=initial, prefix="keys", **kwargs)
+    def __init__(self, data: QueryDict | None = None, *, user: User) -> None:
+        initial = {"bare_keys": user.bare_keys, **keys_of(user.keys)}
+        super().__init__(data, initial=initial, prefix="keys")
         for action in ACTIONS:
             self.fields[action.name] = forms.CharField(
-                label=action.title,
+                label=str(action.title),
                 max_length=12,
                 required=False,
                 widget=forms.TextInput(

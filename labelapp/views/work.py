@@ -43,6 +43,7 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
     counts = queue_counts(project=project, labeler=labeler)
     hand = in_hand(project=project, labeler=labeler)
     progress = labeler_progress(project=project, labeler=labeler)
+    undo = undo_open(project=project, labeler=labeler)
     context = {
         "membership": membership,
         "round": round_,
@@ -51,8 +52,8 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
         "waiting": Task.objects.filter(round=round_, state=Task.State.WAITING).count(),
         "hand": hand,
         "progress": progress,
-        "first_visit": not (hand or progress.demonstrations or progress.rankings),
-        "undo": undo_open(project=project, labeler=labeler),
+        "first_visit": not (hand or undo or progress.demonstrations or progress.rankings),
+        "undo": undo,
         "answered": answers_unseen(project=project, labeler=labeler),
         "keys": keys_for(labeler),
     }
@@ -64,9 +65,11 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
 def work_next(request: HttpRequest, membership: Membership) -> HttpResponse:
     """Claim the next task, or say that there is none. ``after`` says what led here."""
     kind = request.POST.get("kind") or None
-    claimed = assignment_claim_next(project=membership.project, labeler=membership.user, kind=kind)
+    project, labeler = membership.project, membership.user
+    claimed = assignment_claim_next(project=project, labeler=labeler, kind=kind)
+    undo = undo_open(project=project, labeler=labeler)
     said = {
-        "submitted": "" if settings.LABEL_GRACE_SECONDS else _("Submitted, thank you."),
+        "submitted": "" if undo else _("Submitted, thank you."),  # the offer to undo says so too
         "surplus": _("Kept beside the others: its place had gone to someone else meanwhile."),
         "skipped": _("Skipped. It will not come back to you."),
     }.get(request.POST.get("after", ""))
@@ -75,8 +78,8 @@ def work_next(request: HttpRequest, membership: Membership) -> HttpResponse:
     if claimed is None:
         if not request.POST.get("after"):
             messages.info(request, _("There is no task for you right now."))
-        return redirect("work", slug=membership.project.slug)
-    return redirect("task", slug=membership.project.slug, assignment_id=claimed.pk)
+        return redirect("work", slug=project.slug)
+    return redirect("task", slug=project.slug, assignment_id=claimed.pk)
 
 
 @never_cache

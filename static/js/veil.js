@@ -8,6 +8,7 @@ const seen = `labelapp:unveiled:${veil.dataset.task}`;
 function show() {
   for (const part of document.querySelectorAll("[data-veiled]")) {
     part.inert = false;
+    part.removeAttribute("aria-hidden");
     delete part.dataset.veiled;
   }
   if (veil.contains(document.activeElement)) document.getElementById("content").focus();
