@@ -29,13 +29,18 @@ class SignInForm(AuthenticationForm):
         self.fields["username"].widget.attrs |= {"autocapitalize": "none", "spellcheck": "false"}
 
 
+def _typed(key: str) -> str:
+    return key.replace("mod+", "ctrl+")
+
+
 class KeysForm(forms.Form):
-    """One field an action; ``mod`` stands for Ctrl, or Cmd on a Mac."""
+    """One field an action; ``ctrl+`` here is ``mod+`` elsewhere: Ctrl, or Cmd on a Mac."""
 
     bare_keys = forms.BooleanField(label=_("Single keys do something"), required=False)
 
     def __init__(self, data: QueryDict | None = None, *, user: User) -> None:
-        initial = {"bare_keys": user.bare_keys, **keys_of(user.keys)}
+        keys = {name: _typed(key) for name, key in keys_of(user.keys).items()}
+        initial = {"bare_keys": user.bare_keys, **keys}
         super().__init__(data, initial=initial, prefix="keys")
         for action in ACTIONS:
             self.fields[action.name] = forms.CharField(
@@ -43,7 +48,11 @@ class KeysForm(forms.Form):
                 max_length=12,
                 required=False,
                 widget=forms.TextInput(
-                    attrs={"data-key": action.first, "autocomplete": "off", "spellcheck": "false"}
+                    attrs={
+                        "data-key": _typed(action.first),
+                        "autocomplete": "off",
+                        "spellcheck": "false",
+                    }
                 ),
             )
 

@@ -10,5 +10,5 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   const key = event.key.toLowerCase();
   if (key === "backspace" || key === "delete") field.value = field.dataset.key;
-  else field.value = (mod ? "mod+" : "") + key;
+  else field.value = (mod ? "ctrl+" : "") + key;
 });
