@@ -165,6 +165,12 @@ MIN_RANKINGS = env.integer("MIN_RANKINGS", "Rankings a round needs before traini
 LEASE_SECONDS = env.integer(
     "LEASE_SECONDS", "Seconds a labeler holds a task without a sign of life.", 1800, lowest=60
 )
+LABEL_GRACE_SECONDS = env.integer(
+    "LABEL_GRACE_SECONDS",
+    "Seconds in which a labeler can take a submit back; the label counts afterwards.",
+    10,
+    lowest=0,
+)
 RUN_LEASE_SECONDS = 30
 RUN_HEARTBEAT_SECONDS = 5
 

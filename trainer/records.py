@@ -66,6 +66,7 @@ class DemonstrationRow:
     active_ms: int | None
     confidence: float | None
     simulated: bool
+    version: int = 1  # above 1: the labeler's correction of an earlier one
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ class ComparisonRow:
     use_case: str
     surplus: bool
     simulated: bool
+    version: int = 1  # above 1: the labeler's correction of an earlier one
 
     def __post_init__(self) -> None:
         shown = [output.id for output in self.outputs]

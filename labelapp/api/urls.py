@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from labelapp.api import runs, work, writing
+from labelapp.api import concerns, runs, work, writing
 
 _assignment = "p/<slug:slug>/assignments/<uuid:assignment_id>/"
 
@@ -14,6 +14,11 @@ urlpatterns: list[URLPattern] = [
     path(f"{_assignment}submit/", work.SubmitView.as_view(), name="api-submit"),
     path(f"{_assignment}preview/", writing.PreviewView.as_view(), name="api-preview"),
     path(f"{_assignment}skip/", work.SkipView.as_view(), name="api-skip"),
+    path(f"{_assignment}undo/", work.UndoView.as_view(), name="api-undo"),
+    path(f"{_assignment}correction/", work.CorrectionView.as_view(), name="api-correction"),
+    path(f"{_assignment}concerns/", concerns.ConcernsView.as_view(), name="api-concerns"),
+    path(f"{_assignment}flags/", concerns.FlagView.as_view(), name="api-flag"),
+    path(f"{_assignment}notes/", concerns.NoteView.as_view(), name="api-note"),
     path("p/<slug:slug>/runs/<uuid:run_id>/", runs.RunDetailView.as_view(), name="api-run"),
     path(
         "p/<slug:slug>/runs/<uuid:run_id>/series/",

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from labelapp.api.access import ProjectView
 from labelapp.models import ApiToken, Assignment, Demonstration, Ranking, Role, Task, User
 from labelapp.selectors.queue import assignment_get, assignment_view
+from labelapp.services.aftercare import correction_drop, correction_open, label_undo
 from labelapp.services.assignments import (
     assignment_claim_next,
     assignment_draft_save,
@@ -46,6 +47,7 @@ class SubmitInput(serializers.Serializer[Any]):
     client_id = serializers.UUIDField()
     active_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
     idle_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
+    draft = serializers.DictField(required=False)
     text = serializers.CharField(required=False, trim_whitespace=False)
     groups = serializers.ListField(
         child=serializers.ListField(child=serializers.CharField(max_length=1), max_length=9),
@@ -153,3 +155,23 @@ class SubmitView(LabelerView):
             label = demonstration_submit(**asked, **data)
         state = Assignment.State.SURPLUS if label.surplus else Assignment.State.SUBMITTED
         return Response({"state": state, "label_id": label.pk})
+
+
+class UndoView(LabelerView):
+    """Take the last submit back."""
+
+    def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
+        reopened = label_undo(assignment_id=self.own(assignment_id).pk, labeler=self.labeler)
+        return Response({"state": reopened.state, "draft": reopened.draft})
+
+
+class CorrectionView(LabelerView):
+    """Open a settled label for its next version (POST), or leave it as it is (DELETE)."""
+
+    def post(self, request: Request, slug: str, assignment_id: UUID) -> Response:
+        opened = correction_open(assignment_id=self.own(assignment_id).pk, labeler=self.labeler)
+        return Response({"state": opened.state, "draft": opened.draft})
+
+    def delete(self, request: Request, slug: str, assignment_id: UUID) -> Response:
+        left = correction_drop(assignment_id=self.own(assignment_id).pk, labeler=self.labeler)
+        return Response({"state": left.state})

@@ -6,8 +6,10 @@ from django import forms
 from django.contrib.auth import password_validation
 from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, SetPasswordForm
 from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
+from labelapp.keys import ACTIONS, keys_of
 from labelapp.models import User
 
 
@@ -25,6 +27,39 @@ class SignInForm(AuthenticationForm):
         super().__init__(*args, **kwargs)
         self.fields["username"].label = _("User name")
         self.fields["username"].widget.attrs |= {"autocapitalize": "none", "spellcheck": "false"}
+
+
+def _typed(key: str) -> str:
+    return key.replace("mod+", "ctrl+")
+
+
+class KeysForm(forms.Form):
+    """One field an action; ``ctrl+`` here is ``mod+`` elsewhere: Ctrl, or Cmd on a Mac."""
+
+    bare_keys = forms.BooleanField(label=_("Single keys do something"), required=False)
+
+    def __init__(self, data: QueryDict | None = None, *, user: User) -> None:
+        keys = {name: _typed(key) for name, key in keys_of(user.keys).items()}
+        initial = {"bare_keys": user.bare_keys, **keys}
+        super().__init__(data, initial=initial, prefix="keys")
+        for action in ACTIONS:
+            self.fields[action.name] = forms.CharField(
+                label=str(action.title),
+                max_length=12,
+                required=False,
+                widget=forms.TextInput(
+                    attrs={
+                        "data-key": _typed(action.first),
+                        "autocomplete": "off",
+                        "spellcheck": "false",
+                    }
+                ),
+            )
+
+    def wanted(self) -> dict[str, str]:
+        """Action -> key as typed; empty is the first one."""
+        typed = {action.name: self.cleaned_data[action.name] for action in ACTIONS}
+        return {name: key.lower().replace("ctrl+", "mod+") for name, key in typed.items() if key}
 
 
 class NameForm(forms.Form):

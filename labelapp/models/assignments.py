@@ -6,7 +6,7 @@ from typing import ClassVar
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
-from django.db.models.functions import Greatest
+from django.db.models.functions import Greatest, Now
 from django.utils import timezone
 
 from labelapp.models.people import User
@@ -118,6 +118,13 @@ class Task(models.Model):
         return f"{self.kind} task {self.pk}"
 
 
+def handed_in(prefix: str = "") -> Q:
+    """Assignments whose label counts: handed in, and no longer to be taken back."""
+    return Q(**{f"{prefix}state__in": Assignment.HANDED_IN}) & ~Q(
+        **{f"{prefix}settles_at__gt": Now()}
+    )
+
+
 class AssignmentQuerySet(models.QuerySet["Assignment"]):
     def live(self) -> "AssignmentQuerySet":
         """Leased and not yet run out."""
@@ -126,6 +133,16 @@ class AssignmentQuerySet(models.QuerySet["Assignment"]):
     def lapsed(self) -> "AssignmentQuerySet":
         """Still marked as leased though the lease ran out."""
         return self.filter(state=Assignment.State.LEASED, lease_until__lte=timezone.now())
+
+    def settled(self) -> "AssignmentQuerySet":
+        """Handed in, and no longer to be taken back."""
+        return self.filter(handed_in())
+
+    def unsettled(self) -> "AssignmentQuerySet":
+        """Submitted a moment ago: the label may still be taken back and counts for nobody."""
+        return self.filter(
+            state=Assignment.State.SUBMITTED, undo_until__gt=Now(), settles_at__gt=Now()
+        )
 
 
 class Assignment(models.Model):
@@ -137,6 +154,8 @@ class Assignment(models.Model):
         SURPLUS = "surplus", "Submitted late, kept beside"
         LAPSED = "lapsed", "Lapsed"
         SKIPPED = "skipped", "Skipped"
+
+    HANDED_IN: ClassVar = (State.SUBMITTED, State.SURPLUS)
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="assignments")
@@ -159,6 +178,16 @@ class Assignment(models.Model):
     skip_reason = models.CharField(max_length=200, blank=True)
     claimed_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True)
+    settles_at = models.DateTimeField(null=True, help_text="When its first label begins to count.")
+    undo_until = models.DateTimeField(
+        null=True, help_text="Until then its latest label can be taken back."
+    )
+    withdrawn_ids = ArrayField(
+        models.UUIDField(), default=list, help_text="Client ids of labels that were taken back."
+    )
+    correcting_since = models.DateTimeField(
+        null=True, help_text="Handed in, and open again for the next version of its label."
+    )
 
     objects = AssignmentQuerySet.as_manager()
 
@@ -167,12 +196,26 @@ class Assignment(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["task", "labeler"], name="assignment_once"),
             models.CheckConstraint(
+                condition=Q(correcting_since__isnull=True) | Q(state__in=["submitted", "surplus"]),
+                name="assignment_correcting",
+            ),
+            models.CheckConstraint(
                 condition=~Q(state="skipped") | ~Q(skip_reason=""), name="assignment_skip_reason"
             ),
         ]
         indexes: ClassVar = [
             models.Index(
                 fields=["labeler", "project"], condition=Q(state="leased"), name="assignment_own"
+            ),
+            models.Index(
+                fields=["undo_until"],
+                condition=Q(undo_until__isnull=False),
+                name="assignment_undo",
+            ),
+            models.Index(
+                fields=["labeler", "project", "-ended_at"],
+                condition=Q(state__in=["submitted", "surplus"]),
+                name="assignment_history",
             ),
             models.Index(
                 fields=["lease_until"], condition=Q(state="leased"), name="assignment_lapsing"
@@ -193,6 +236,14 @@ class Assignment(models.Model):
         if self.task.kind != Task.Kind.RANKING or not self.task.round.write_first:
             return False
         return not self.labeler.demonstrations.filter(assignment=self).exists()
+
+    @property
+    def writable(self) -> bool:
+        """Whether its page takes a draft and a submit: in work, lapsed, or being corrected."""
+        return (
+            self.state in (self.State.LEASED, self.State.LAPSED)
+            or self.correcting_since is not None
+        )
 
 
 class Standing(models.Model):

@@ -1,9 +1,15 @@
-"""Labels: demonstrations and rankings. Never edited, never deleted."""
+"""Labels: demonstrations and rankings.
 
-from typing import ClassVar
+Never edited, and deleted only by being taken back before they settle: a trigger refuses both. A
+correction is a new row, the next version of the same assignment's label; the first is kept.
+"""
+
+from typing import ClassVar, TypeVar
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
+from django.db.models.functions import Now
+from django.utils import timezone
 
 from labelapp.models.assignments import Assignment, Task
 from labelapp.models.people import User
@@ -11,8 +17,56 @@ from labelapp.models.projects import Project
 from labelapp.models.prompts import Prompt
 from labelapp.models.samples import Sample
 
+L = TypeVar("L", bound="Label")
 
-class Demonstration(models.Model):
+
+class LabelQuerySet(models.QuerySet[L]):
+    def settled(self) -> "LabelQuerySet[L]":
+        """Those that count: no longer to be taken back, by the database's clock."""
+        return self.filter(settles_at__lte=Now())
+
+    def current(self) -> "LabelQuerySet[L]":
+        """Of each assignment the latest version that counts."""
+        later = self.model._default_manager.filter(
+            assignment=OuterRef("assignment"),
+            version__gt=OuterRef("version"),
+            settles_at__lte=Now(),
+        )
+        return self.settled().filter(~Exists(later))
+
+
+class Label(models.Model):
+    """What both kinds of label share: when they count, and which version they are."""
+
+    settles_at = models.DateTimeField(
+        default=timezone.now, help_text="From then on it counts, and cannot be taken back."
+    )
+    version = models.PositiveSmallIntegerField(default=1)
+    corrects = models.ForeignKey(
+        "self",
+        models.PROTECT,
+        null=True,
+        related_name="corrections",
+        help_text="The first version, which is kept.",
+    )
+
+    class Meta:
+        abstract = True
+
+
+def _chain(name: str) -> list[models.BaseConstraint]:
+    """One chain of versions an assignment; a trigger sees to it that it has no gaps."""
+    return [
+        models.UniqueConstraint(fields=["assignment", "version"], name=f"{name}_version_once"),
+        models.CheckConstraint(
+            condition=Q(version=1, corrects__isnull=True)
+            | Q(version__gt=1, corrects__isnull=False),
+            name=f"{name}_version_chain",
+        ),
+    ]
+
+
+class Demonstration(Label):
     """A completion that a person wrote, here or in an uploaded file."""
 
     class Source(models.TextChoices):
@@ -21,7 +75,7 @@ class Demonstration(models.Model):
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="demonstrations")
     prompt = models.ForeignKey(Prompt, models.PROTECT, related_name="demonstrations")
-    assignment = models.OneToOneField(Assignment, models.PROTECT, null=True)
+    assignment = models.ForeignKey(Assignment, models.PROTECT, null=True, related_name="written")
     labeler = models.ForeignKey(User, models.PROTECT, null=True, related_name="demonstrations")
     source = models.CharField(max_length=8, choices=Source)
     text = models.TextField()
@@ -32,9 +86,12 @@ class Demonstration(models.Model):
     simulated = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = LabelQuerySet.as_manager()
+
     class Meta:
         ordering: ClassVar = ["id"]
         constraints: ClassVar = [
+            *_chain("demonstration"),
             models.CheckConstraint(condition=~Q(text=""), name="demonstration_not_empty"),
             models.CheckConstraint(
                 condition=Q(
@@ -53,12 +110,12 @@ class Demonstration(models.Model):
         return self.text[:60]
 
 
-class Ranking(models.Model):
+class Ranking(Label):
     """One labeler's ranking of all the answers of one task."""
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rankings")
     task = models.ForeignKey(Task, models.PROTECT, related_name="rankings")
-    assignment = models.OneToOneField(Assignment, models.PROTECT)
+    assignment = models.ForeignKey(Assignment, models.PROTECT, related_name="ranked")
     labeler = models.ForeignKey(User, models.PROTECT, related_name="rankings")
     client_id = models.UUIDField(unique=True)
     active_ms = models.PositiveIntegerField(null=True)
@@ -67,10 +124,13 @@ class Ranking(models.Model):
     simulated = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = LabelQuerySet.as_manager()
+
     class Meta:
         ordering: ClassVar = ["id"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["task", "labeler"], name="ranking_once"),
+            *_chain("ranking"),
+            models.UniqueConstraint(fields=["task", "labeler", "version"], name="ranking_once"),
         ]
         indexes: ClassVar = [models.Index(fields=["project", "id"], name="ranking_list")]
 

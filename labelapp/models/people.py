@@ -8,12 +8,25 @@ from django.db.models import Q
 from django.utils import timezone
 
 from labelapp.models.projects import Project
+from labelapp.models.sensitive import CATEGORIES, categories_field
 
 
 class User(AbstractUser):
     """A person, or a simulated labeler that signs in like one."""
 
     simulated = models.BooleanField(default=False, help_text="Not a person: drawn by a program.")
+
+    keys = models.JSONField(default=dict, help_text="Action -> key, where it is not the first one.")
+    bare_keys = models.BooleanField(default=True, help_text="Single keys do something on a task.")
+
+    avoids = categories_field("Sensitive content that this person is given no tasks with.")
+
+    class Meta(AbstractUser.Meta):
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(avoids__contained_by=CATEGORIES), name="user_avoids"
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.get_full_name() or self.username

@@ -9,6 +9,7 @@ from django.db.models import Q
 
 from labelapp.models.people import User
 from labelapp.models.projects import Project
+from labelapp.models.sensitive import CATEGORIES, categories_field
 
 
 class PromptKind(models.TextChoices):
@@ -66,6 +67,7 @@ class Prompt(models.Model):
             " them may be a conversation: messages, the person's turn last."
         ),
     )
+    sensitive = categories_field("Content that is covered until its reader asks for it.")
     fingerprint = models.CharField(max_length=64)
     assignment = models.OneToOneField(
         "labelapp.Assignment", models.PROTECT, null=True, help_text="The task it was written in."
@@ -83,6 +85,9 @@ class Prompt(models.Model):
                 condition=Q(use_case__in=UseCase.values), name="prompt_use_case"
             ),
             models.CheckConstraint(condition=~Q(text=""), name="prompt_not_empty"),
+            models.CheckConstraint(
+                condition=Q(sensitive__contained_by=CATEGORIES), name="prompt_sensitive"
+            ),
             models.CheckConstraint(
                 condition=Q(assignment__isnull=True, client_id__isnull=True)
                 | Q(assignment__isnull=False, client_id__isnull=False),

@@ -42,16 +42,19 @@ def round_burndown(round_: Round) -> dict[str, Any]:
     )
     done = {
         Task.Kind.DEMONSTRATION: _times(
-            Demonstration.objects.filter(
+            Demonstration.objects.settled()
+            .filter(
                 assignment__task__round=round_,
                 assignment__task__kind=Task.Kind.DEMONSTRATION,  # not one written before a ranking
                 surplus=False,
+                version=1,
             )
             .order_by("created_at")
             .values_list("created_at", flat=True)
         ),
         Task.Kind.RANKING: _times(
-            Ranking.objects.filter(task__round=round_, surplus=False)
+            Ranking.objects.settled()
+            .filter(task__round=round_, surplus=False, version=1)
             .order_by("created_at")
             .values_list("created_at", flat=True)
         ),

@@ -70,6 +70,7 @@ def preference_pairs(row: Row) -> Iterator[Row]:
             "policy_chosen": better["policy"],
             "policy_rejected": worse["policy"],
             "split": row["split"],
+            "version": row.get("version", 1),
         }
 
 
@@ -81,6 +82,7 @@ def prompt_completion(row: Row) -> Iterator[Row]:
         "annotator_hash": row["labeler"],
         "source": row["source"],
         "split": row["split"],
+        "version": row.get("version", 1),
     }
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce, Now
 
 from labelapp.errors import NotFound
 from labelapp.models import (
@@ -24,6 +25,7 @@ from labelapp.models import (
     Upload,
     UseCase,
 )
+from labelapp.models.assignments import handed_in
 
 LABELED_SPLITS = (Split.TRAIN, Split.VALID)
 """Labels are made on these; test prompts are kept for win rates."""
@@ -42,11 +44,19 @@ def round_get(*, project: Project, number: int) -> Round:
 
 
 def rounds_list(project: Project) -> QuerySet[Round]:
-    """All rounds, newest first, each with ``places`` (labels wanted) and ``labels`` (handed in)."""
+    """All rounds, newest first, each with ``places`` (labels wanted) and ``labels`` (settled)."""
+    unsettled = (
+        Assignment.objects.unsettled()
+        .filter(task__round=OuterRef("pk"))
+        .order_by()
+        .values("task__round")
+        .values(count=Count("pk"))
+    )
     return (
         project.rounds.select_related("policy", "instructions")
         .annotate(
-            places=Sum("tasks__overlap", default=0), labels=Sum("tasks__submitted", default=0)
+            places=Sum("tasks__overlap", default=0),
+            labels=Sum("tasks__submitted", default=0) - Coalesce(Subquery(unsettled), 0),
         )
         .order_by("-number")
     )
@@ -97,7 +107,7 @@ def prompts_list(
     found = project.prompts.filter(**{name: value for name, value in given.items() if value})
     for word in words.split():
         found = found.filter(text__icontains=word)
-    written = Demonstration.objects.filter(prompt=OuterRef("pk"))
+    written = Demonstration.objects.settled().filter(prompt=OuterRef("pk"))
     return found.annotate(has_demonstration=Exists(written)).order_by("-id")
 
 
@@ -176,19 +186,16 @@ def people_list(project: Project, *, words: str = "") -> QuerySet[Membership]:
             | Q(user__first_name__icontains=word)
             | Q(user__last_name__icontains=word)
         )
-    handed_in = Q(
-        user__assignments__project=project,
-        user__assignments__state__in=[Assignment.State.SUBMITTED, Assignment.State.SURPLUS],
-    )
+    done = Q(user__assignments__project=project) & handed_in("user__assignments__")
     return found.annotate(
         demonstrations=Count(
             "user__assignments",
-            filter=handed_in & Q(user__assignments__task__kind="demonstration"),
+            filter=done & Q(user__assignments__task__kind="demonstration"),
         ),
         rankings=Count(
-            "user__assignments", filter=handed_in & Q(user__assignments__task__kind="ranking")
+            "user__assignments", filter=done & Q(user__assignments__task__kind="ranking")
         ),
-        last_label_at=Max("user__assignments__ended_at", filter=handed_in),
+        last_label_at=Max("user__assignments__ended_at", filter=done),
     ).order_by("user__username")
 
 
@@ -224,7 +231,7 @@ class PersonWork:
 def work_by_person(round_: Round) -> list[PersonWork]:
     """Who did how much in a round, most first."""
     state = Assignment.State
-    done = Q(state__in=[state.SUBMITTED, state.SURPLUS])
+    done = handed_in()
     rows = (
         Assignment.objects.filter(task__round=round_)
         .order_by()
@@ -238,7 +245,9 @@ def work_by_person(round_: Round) -> list[PersonWork]:
         .annotate(
             demonstrations=Count("id", filter=done & Q(task__kind="demonstration")),
             rankings=Count("id", filter=done & Q(task__kind="ranking")),
-            in_work=Count("id", filter=Q(state=state.LEASED)),
+            in_work=Count(
+                "id", filter=Q(state=state.LEASED) | Q(state=state.SUBMITTED, settles_at__gt=Now())
+            ),
             skipped=Count("id", filter=Q(state=state.SKIPPED)),
             active=Sum("active_ms", filter=done, default=0),
             last_at=Max("ended_at", filter=done),
@@ -277,13 +286,13 @@ class LabelCounts:
 def label_counts(project: Project) -> LabelCounts:
     """How many labels there are; ``demonstrations`` and ``rankings`` count people's own only."""
     simulated, uploaded = Q(simulated=True), Q(source=Demonstration.Source.UPLOAD)
-    written = project.demonstrations.aggregate(
+    written = project.demonstrations.current().aggregate(
         people=Count("id", filter=~simulated & ~uploaded),
         uploaded=Count("id", filter=uploaded),
         simulated=Count("id", filter=simulated & ~uploaded),
         surplus=Count("id", filter=Q(surplus=True)),
     )
-    ranked = project.rankings.aggregate(
+    ranked = project.rankings.current().aggregate(
         people=Count("id", filter=~simulated),
         simulated=Count("id", filter=simulated),
         surplus=Count("id", filter=Q(surplus=True)),

@@ -1,5 +1,6 @@
 """How far a round is, and who did what."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from django.db.models import Count, F, Q, Sum
@@ -35,7 +36,10 @@ class KindProgress:
 
 
 def round_progress(round_: Round) -> list[KindProgress]:
-    """One entry per kind of task, in three queries, four where prompts are written."""
+    """One entry per kind of task, in four queries, five where prompts are written.
+
+    Labels not settled are still in work.
+    """
     counts = {
         row["kind"]: row
         for row in Task.objects.filter(round=round_)
@@ -50,14 +54,21 @@ def round_progress(round_: Round) -> list[KindProgress]:
         )
         .order_by()
     }
+    unsettled = dict(
+        Assignment.objects.unsettled()
+        .filter(task__round=round_)
+        .order_by()
+        .values_list("task__kind")
+        .annotate(Count("id"))
+    )
     simulated = Count("id", filter=Q(simulated=True))
     labels = {
-        Task.Kind.DEMONSTRATION: Demonstration.objects.filter(
-            assignment__task__round=round_, assignment__task__kind=Task.Kind.DEMONSTRATION
-        ).aggregate(all=Count("id"), simulated=simulated),
-        Task.Kind.RANKING: Ranking.objects.filter(task__round=round_).aggregate(
-            all=Count("id"), simulated=simulated
-        ),
+        Task.Kind.DEMONSTRATION: Demonstration.objects.current()
+        .filter(assignment__task__round=round_, assignment__task__kind=Task.Kind.DEMONSTRATION)
+        .aggregate(all=Count("id"), simulated=simulated),
+        Task.Kind.RANKING: Ranking.objects.current()
+        .filter(task__round=round_)
+        .aggregate(all=Count("id"), simulated=simulated),
     }
     if Task.Kind.PROMPT in counts:
         simulated = Count("id", filter=Q(assignment__labeler__simulated=True))
@@ -71,8 +82,8 @@ def round_progress(round_: Round) -> list[KindProgress]:
             tasks=row["tasks"],
             waiting=row["waiting"],
             open=row["open_"],
-            in_work=row["in_work"] or 0,
-            submitted=row["done"] or 0,
+            in_work=(row["in_work"] or 0) + unsettled.get(kind.value, 0),
+            submitted=(row["done"] or 0) - unsettled.get(kind.value, 0),
             wanted=row["places"] or 0,
             labels=labels[kind]["all"],
             simulated_labels=labels[kind]["simulated"],
@@ -98,12 +109,9 @@ def labeler_progress(*, project: Project, labeler: User) -> LabelerProgress:
     """Counts for the labeler's own page; they cost the same however much was done."""
     midnight = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     round_ = project.rounds.filter(state=Round.State.OPEN).first()
-    today = Assignment.objects.filter(
-        state__in=[Assignment.State.SUBMITTED, Assignment.State.SURPLUS],
-        project=project,
-        labeler=labeler,
-        ended_at__gte=midnight,
-    ).count()
+    mine = Assignment.objects.filter(project=project, labeler=labeler)
+    today = mine.settled().filter(ended_at__gte=midnight).count()
+    unsettled = Counter(mine.unsettled().order_by().values_list("task__kind", flat=True))
     kinds = Task.Kind
     counts = Standing.objects.filter(round__project=project, labeler=labeler).aggregate(
         demonstrations=Sum("handed_in", filter=Q(kind=kinds.DEMONSTRATION), default=0),
@@ -113,9 +121,9 @@ def labeler_progress(*, project: Project, labeler: User) -> LabelerProgress:
     )
     return LabelerProgress(
         today=today,
-        demonstrations=counts["demonstrations"],
-        rankings=counts["rankings"],
-        prompts=counts["prompts"],
+        demonstrations=counts["demonstrations"] - unsettled[kinds.DEMONSTRATION],
+        rankings=counts["rankings"] - unsettled[kinds.RANKING],
+        prompts=counts["prompts"] - unsettled[kinds.PROMPT],
         round_number=round_.number if round_ else None,
-        in_round=counts["in_round"] if round_ else 0,
+        in_round=counts["in_round"] - unsettled.total() if round_ else 0,
     )

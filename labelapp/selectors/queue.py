@@ -5,10 +5,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 
 from labelapp.errors import NotFound
-from labelapp.models import LETTERS, Assignment, Project, Round, Sample, Standing, Task, User
+from labelapp.models import (
+    LETTERS,
+    Assignment,
+    Project,
+    Prompt,
+    Round,
+    Sample,
+    Sensitive,
+    Standing,
+    Task,
+    User,
+)
 
 COUNTED = 1000  # a queue longer than that is shown as "1000+"
 
@@ -30,11 +41,13 @@ class AssignmentView:
     kind: str
     step: str  # what this page is for: write or rank
     state: str
+    correcting: bool
     lease_until: datetime
     prompt_kind: str
     use_case: str
     prompt_text: str
     parts: dict[str, Any]
+    sensitive: list[str]
     answers: list[Answer]
     draft: dict[str, Any]
     draft_saved_at: datetime | None
@@ -77,11 +90,13 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         kind=task.kind,
         step="write" if writes else "rank",
         state=assignment.state,
+        correcting=assignment.correcting_since is not None,
         lease_until=assignment.lease_until,
         prompt_kind=prompt.kind if prompt else task.asked_kind,
         use_case=prompt.use_case if prompt else "",
         prompt_text=prompt.text if prompt else "",
         parts=prompt.parts if prompt else {"stated_use_case": task.brief},
+        sensitive=[str(Sensitive(each).label) for each in (prompt.sensitive if prompt else ())],
         answers=answers,
         draft=assignment.draft,
         draft_saved_at=assignment.draft_saved_at,
@@ -103,6 +118,14 @@ def in_hand(*, project: Project, labeler: User) -> Assignment | None:
         .order_by("claimed_at")
         .first()
     )
+
+
+def bearable(labeler: User) -> Q:
+    """Tasks whose prompts hold nothing that this labeler opted out of."""
+    if not labeler.avoids:
+        return Q()
+    avoided = Prompt.objects.filter(pk=OuterRef("prompt"), sensitive__overlap=labeler.avoids)
+    return ~Exists(avoided)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -133,7 +156,7 @@ def queue_counts(*, round_: Round | None, labeler: User) -> list[Waiting]:
 
 
 def _waiting(round_: Round, labeler: User, kind: str, reached: int) -> Waiting:
-    tasks = Task.objects.filter(round=round_, kind=kind, claimable=True)
+    tasks = Task.objects.filter(bearable(labeler), round=round_, kind=kind, claimable=True)
     mine = Assignment.objects.filter(labeler=labeler).exclude(state=Assignment.State.LAPSED)
     count, more = 0, False
     looks = [tasks.filter(position__gte=reached).order_by("position")]

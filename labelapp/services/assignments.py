@@ -158,6 +158,13 @@ def idle_ms_bounded(assignment: Assignment, idle_ms: int | None) -> int:
     return min(max(assignment.idle_ms, idle_ms or 0), left)
 
 
+def draft_checked(draft: dict[str, Any]) -> dict[str, Any]:
+    """The draft, unless it is too long to be kept."""
+    if len(str(draft)) > DRAFT_BYTES:
+        raise BadInput("This draft is too long to be kept.", fields={"draft": "Too long."})
+    return draft
+
+
 @transaction.atomic
 def assignment_draft_save(
     *,
@@ -169,11 +176,10 @@ def assignment_draft_save(
     idle_ms: int | None = None,
 ) -> Assignment:
     """Keep what was typed or placed so far. Kept for lapsed assignments too: nothing is lost."""
-    if len(str(draft)) > DRAFT_BYTES:
-        raise BadInput("This draft is too long to be kept.", fields={"draft": "Too long."})
+    draft_checked(draft)
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
     _expect_token(assignment, token)
-    if assignment.state not in (Assignment.State.LEASED, Assignment.State.LAPSED):
+    if not assignment.writable:
         raise StateConflict("This task was already handed in; its draft is closed.")
     assignment.draft = draft
     assignment.draft_saved_at = timezone.now()

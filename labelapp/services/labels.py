@@ -1,6 +1,6 @@
 """Handing in: the label and the assignment's state in one transaction; a retry is safe."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import transaction
@@ -14,15 +14,18 @@ from labelapp.models import (
     Project,
     Ranking,
     RankingPlace,
+    Round,
     Task,
     User,
 )
 from labelapp.services.assignments import (
     active_ms_bounded,
     assignment_lock,
+    draft_checked,
     idle_ms_bounded,
 )
 from labelapp.services.disagreement import ranking_compared
+from labelapp.services.settling import settles_at
 
 TEXT_LIMIT = 60_000
 Label = TypeVar("Label", Demonstration, Ranking)
@@ -36,9 +39,12 @@ def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Lab
             "This submit belongs to another task; reload the page.",
             fields={"client_id": "Used for another task."},
         )
-    if label is None and assignment.state in (
-        Assignment.State.SUBMITTED,
-        Assignment.State.SURPLUS,
+    if client_id in assignment.withdrawn_ids:
+        raise StateConflict("You took this submit back; submit again from the task's page.")
+    if (
+        label is None
+        and assignment.state in Assignment.HANDED_IN
+        and assignment.correcting_since is None
     ):
         raise StateConflict("You have handed in this task already, in another window perhaps.")
     if label is None and assignment.state == Assignment.State.SKIPPED:
@@ -46,8 +52,8 @@ def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Lab
     return label
 
 
-def assignment_close(assignment: Assignment, active_ms: int | None, idle_ms: int | None) -> bool:
-    """Mark as handed in; True where the place had gone to others, so the label is surplus."""
+def assignment_close(assignment: Assignment, active_ms: int | None, idle_ms: int | None) -> None:
+    """Submitted, or surplus where the place had gone to others; not saved yet."""
     surplus = False
     if assignment.state != Assignment.State.LEASED:  # a lease has its place already
         task = Task.objects.select_for_update().get(pk=assignment.task_id)
@@ -55,9 +61,56 @@ def assignment_close(assignment: Assignment, active_ms: int | None, idle_ms: int
     assignment.state = Assignment.State.SURPLUS if surplus else Assignment.State.SUBMITTED
     assignment.active_ms = active_ms_bounded(assignment, active_ms)
     assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
-    assignment.ended_at = timezone.now()
-    assignment.save(update_fields=["state", "active_ms", "idle_ms", "ended_at"])
-    return surplus
+    assignment.ended_at = assignment.settles_at = timezone.now()
+
+
+def _hand_in(
+    model: type[Label],
+    assignment: Assignment,
+    active_ms: int | None,
+    idle_ms: int | None,
+    draft: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Mark as handed in; the fields that labels of both kinds share."""
+    assignment.undo_until = settles_at(assignment.labeler)
+    if draft is not None:
+        assignment.draft = draft_checked(draft)
+    if assignment.correcting_since is None:
+        chain: dict[str, Any] = {"version": 1}
+        assignment_close(assignment, active_ms, idle_ms)
+        assignment.settles_at = assignment.undo_until
+    else:
+        chain = _next_version(model, assignment)
+        assignment.active_ms = active_ms_bounded(assignment, active_ms)
+        assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
+    assignment.correcting_since = None
+    assignment.save()
+    return {
+        **chain,
+        "project_id": assignment.project_id,
+        "assignment": assignment,
+        "labeler": assignment.labeler,
+        "active_ms": assignment.active_ms,
+        "idle_ms": assignment.idle_ms,
+        "settles_at": assignment.undo_until,
+        "surplus": assignment.state == Assignment.State.SURPLUS,
+        "simulated": assignment.labeler.simulated,
+    }
+
+
+def _next_version(model: type[Label], assignment: Assignment) -> dict[str, Any]:
+    """The place of a correction in its chain. Only while the round is open."""
+    round_expect_open(assignment)
+    versions = dict(
+        model.objects.filter(assignment=assignment).order_by("version").values_list("version", "pk")
+    )
+    return {"version": max(versions) + 1, "corrects_id": versions[1]}
+
+
+def round_expect_open(assignment: Assignment) -> None:
+    """Raise StateConflict once labels of the assignment's round are not corrected any more."""
+    if assignment.task.round.state != Round.State.OPEN:
+        raise StateConflict("The round is closed; its labels are not corrected any more.")
 
 
 def expect_kind(assignment: Assignment, kind: str) -> None:
@@ -86,28 +139,24 @@ def demonstration_submit(
     client_id: UUID,
     active_ms: int | None = None,
     idle_ms: int | None = None,
+    draft: dict[str, Any] | None = None,
     project: Project | None = None,
 ) -> Demonstration:
-    """Store a written completion. The same ``client_id`` again gives the same row."""
+    """Store a written completion. The same ``client_id`` again gives the same row.
+
+    ``draft`` is the page as it stood, with which an undo opens it again.
+    """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     expect_kind(assignment, Task.Kind.DEMONSTRATION)
     earlier = _earlier(Demonstration, assignment, client_id)
     if earlier is not None:
         return earlier
-    text = _text_checked(text)
-    surplus = assignment_close(assignment, active_ms, idle_ms)
     return Demonstration.objects.create(
-        project_id=assignment.project_id,
         prompt_id=assignment.task.prompt_id,  # type: ignore[misc]  # this kind of task has one
-        assignment=assignment,
-        labeler=labeler,
         source=Demonstration.Source.LABELER,
-        text=text,
+        text=_text_checked(text),
         client_id=client_id,
-        active_ms=assignment.active_ms,
-        idle_ms=assignment.idle_ms,
-        surplus=surplus,
-        simulated=labeler.simulated,
+        **_hand_in(Demonstration, assignment, active_ms, idle_ms, draft),
     )
 
 
@@ -120,6 +169,7 @@ def own_answer_submit(
     client_id: UUID,
     active_ms: int | None = None,
     idle_ms: int | None = None,
+    draft: dict[str, Any] | None = None,
     project: Project | None = None,
 ) -> Demonstration:
     """Store what a labeler writes before they see the answers they rank; the task stays theirs.
@@ -138,7 +188,7 @@ def own_answer_submit(
         raise StateConflict("You have written your answer to this already; reload the page.")
     text = _text_checked(text)
     assignment.active_ms = active_ms_bounded(assignment, active_ms)
-    written = Demonstration.objects.create(
+    written = Demonstration.objects.create(  # it settles at once: its ranking is what is undone
         project_id=assignment.project_id,
         prompt_id=assignment.task.prompt_id,  # type: ignore[misc]  # this kind of task has one
         assignment=assignment,
@@ -182,6 +232,7 @@ def ranking_submit(
     client_id: UUID,
     active_ms: int | None = None,
     idle_ms: int | None = None,
+    draft: dict[str, Any] | None = None,
     project: Project | None = None,
 ) -> Ranking:
     """Store a whole ranking; ``groups`` are letters as shown, best first, a group is a tie."""
@@ -193,17 +244,10 @@ def ranking_submit(
     if assignment.owes_own_answer:
         raise StateConflict("Write your own answer first; then you see those to rank.")
     groups = groups_checked(groups, len(assignment.shown_order))
-    surplus = assignment_close(assignment, active_ms, idle_ms)
     ranking = Ranking.objects.create(
-        project_id=assignment.project_id,
         task_id=assignment.task_id,
-        assignment=assignment,
-        labeler=labeler,
         client_id=client_id,
-        active_ms=assignment.active_ms,
-        idle_ms=assignment.idle_ms,
-        surplus=surplus,
-        simulated=labeler.simulated,
+        **_hand_in(Ranking, assignment, active_ms, idle_ms, draft),
     )
     group_of = {letter: i for i, group in enumerate(groups) for letter in group}
     RankingPlace.objects.bulk_create(
@@ -212,5 +256,6 @@ def ranking_submit(
         )
         for shown, sample_id in enumerate(assignment.shown_order)
     )
-    ranking_compared(ranking, assignment.task)
+    if ranking.version == 1:
+        ranking_compared(ranking, assignment.task)
     return ranking

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db.models import Exists, F, OuterRef, QuerySet, Subquery
 
 from labelapp.models import Assignment, Project, Round, Standing, Task, User
+from labelapp.selectors.queue import bearable
 
 WINDOW = 50  # nearly finished tasks, or those of highest priority, that one claim looks at
 STRIDE = 16  # how far a labeler goes before the place is written down again
@@ -100,7 +101,9 @@ def _unseen(tasks: QuerySet[Task], labeler: User) -> QuerySet[Task]:
 def _open(turn: Turn) -> QuerySet[Task]:
     """Tasks with a free place for this labeler; ``lapsed`` is their earlier assignment, if any."""
     mine = Assignment.objects.filter(task=OuterRef("pk"), labeler=turn.labeler)
-    tasks = Task.objects.filter(round=turn.round, kind=turn.kind, claimable=True)
+    tasks = Task.objects.filter(
+        bearable(turn.labeler), round=turn.round, kind=turn.kind, claimable=True
+    )
     return (
         _unseen(tasks, turn.labeler)
         .select_related("prompt")

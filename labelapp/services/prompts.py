@@ -7,8 +7,16 @@ from typing import Any
 
 from django.db import transaction
 
-from labelapp.errors import BadInput
-from labelapp.models import Demonstration, Project, Prompt, PromptKind, Split, UseCase
+from labelapp.errors import BadInput, NotFound
+from labelapp.models import (
+    Demonstration,
+    Project,
+    Prompt,
+    PromptKind,
+    Sensitive,
+    Split,
+    UseCase,
+)
 from labelapp.models.prompts import conversation_text, text_fingerprint
 
 AUTHOR_LIMIT = 200
@@ -27,6 +35,7 @@ class PromptInput:
     author: str
     text: str
     parts: dict[str, Any] = field(default_factory=dict)
+    sensitive: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -120,6 +129,35 @@ def _conversation(plain: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return text, {"messages": turns}
 
 
+def sensitive_checked(given: Any) -> tuple[str, ...]:
+    """Categories of sensitive content, from a list or from words with commas between."""
+    if given is None:
+        return ()
+    words = given.replace(";", ",").split(",") if isinstance(given, str) else given
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise BadInput(
+            "sensitive must be a list of words.", fields={"sensitive": "Not a list of words."}
+        )
+    named = {word.strip().lower() for word in words} - {""}
+    unknown = sorted(named - set(Sensitive.values))
+    if unknown:
+        raise BadInput(
+            f"sensitive names {unknown[0]!r}; there are {', '.join(Sensitive.values)}.",
+            fields={"sensitive": "Unknown."},
+        )
+    return tuple(value for value in Sensitive.values if value in named)
+
+
+def prompt_sensitive_set(*, project: Project, pk: int, sensitive: Sequence[str]) -> Prompt:
+    """Mark a prompt with what it contains; it is covered, and kept from who opted out of it."""
+    prompt = project.prompts.filter(pk=pk).first()
+    if prompt is None:
+        raise NotFound("There is no such prompt in this project.")
+    prompt.sensitive = list(sensitive_checked(list(sensitive)))
+    prompt.save(update_fields=["sensitive"])
+    return prompt
+
+
 def prompt_checked(plain: dict[str, Any]) -> PromptInput:
     """A prompt from one row of a file; BadInput says which field is wrong and how."""
     kind = _choice(plain, "kind", PromptKind.values, PromptKind.PLAIN)
@@ -136,6 +174,7 @@ def prompt_checked(plain: dict[str, Any]) -> PromptInput:
         author=_text(plain, "author", required=False, limit=80) or "upload",
         text=text or _text(plain, "text", limit=TEXT_LIMIT),
         parts=parts,
+        sensitive=sensitive_checked(plain.get("sensitive")),
     )
 
 
@@ -151,6 +190,7 @@ def prompts_create(*, project: Project, prompts: Iterable[PromptInput]) -> int:
             split=split_of_author(each.author),
             text=each.text,
             parts=each.parts,
+            sensitive=list(each.sensitive),
             fingerprint=each.fingerprint,
         )
         for each in prompts

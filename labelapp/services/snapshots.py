@@ -13,6 +13,7 @@ from django.db.models import Prefetch, QuerySet
 from labelapp.errors import BadInput
 from labelapp.models import Demonstration, Project, Prompt, Ranking, RankingPlace, Snapshot, User
 from labelapp.pseudonyms import labeler_pseudonym
+from labelapp.services.settling import undos_wait
 from labelapp.trainer_gateway import (
     ComparisonRow,
     DemonstrationRow,
@@ -37,9 +38,11 @@ def snapshot_freeze(
 ) -> Snapshot:
     """Freeze all demonstrations, rankings or prompts of a project.
 
-    Surplus labels stay out, simulated ones too unless asked for. Raises BadInput, with what to
-    do, when nothing is left.
+    Surplus labels stay out, simulated ones too unless asked for, and labels that can still be
+    taken back; of corrected ones the latest version goes in. Raises BadInput, with what to do,
+    when nothing is left.
     """
+    undos_wait(project.pk)
     source, to_row = _SOURCES[Snapshot.Kind(kind)]
     labels = source(project, include_simulated)
     if kind == Snapshot.Kind.PROMPTS:
@@ -131,7 +134,7 @@ def _prompt_row(prompt: Prompt) -> PromptRow:
 
 
 def _demonstrations(project: Project, include_simulated: bool) -> QuerySet[Demonstration]:
-    found = project.demonstrations.filter(surplus=False)
+    found = project.demonstrations.current().filter(surplus=False)
     if not include_simulated:
         found = found.filter(simulated=False)
     return found.order_by("pk").select_related("prompt", "assignment__task__round__instructions")
@@ -151,6 +154,7 @@ def _demonstration_row(label: Demonstration) -> DemonstrationRow:
         active_ms=label.active_ms,
         confidence=None,
         simulated=label.simulated,
+        version=label.version,
         **_of_prompt(label.prompt),
     )
 
@@ -159,7 +163,7 @@ def _demonstration_row(label: Demonstration) -> DemonstrationRow:
 
 
 def _rankings(project: Project, include_simulated: bool) -> QuerySet[Ranking]:
-    found = project.rankings.filter(surplus=False)
+    found = project.rankings.current().filter(surplus=False)
     if not include_simulated:
         found = found.filter(simulated=False)
     places = RankingPlace.objects.select_related("sample__version").order_by("shown")
@@ -213,6 +217,7 @@ def _comparison_row(label: Ranking) -> ComparisonRow:
         instructions_version=round_.instructions.number,
         surplus=label.surplus,
         simulated=label.simulated,
+        version=label.version,
         **_of_prompt(prompt),
     )
 

@@ -131,14 +131,16 @@ def _demonstrations(
     project: Project, split: str, include_simulated: bool
 ) -> QuerySet[Demonstration]:
     """Those that a training with or without simulated labels has of a split."""
-    found = Demonstration.objects.filter(project=project, surplus=False, prompt__split=split)
+    found = Demonstration.objects.current().filter(
+        project=project, surplus=False, prompt__split=split
+    )
     return found if include_simulated else found.filter(simulated=False)
 
 
 def training_label_counts(*, project: Project, include_simulated: bool = False) -> tuple[int, int]:
     """Demonstrations and rankings that training would learn from: those of the train split."""
     demonstrations = _demonstrations(project, Split.TRAIN, include_simulated)
-    rankings = Ranking.objects.filter(
+    rankings = Ranking.objects.current().filter(
         project=project, surplus=False, task__prompt__split=Split.TRAIN
     )
     if not include_simulated:

@@ -109,6 +109,7 @@ def _checked(kind: str, plain: Any) -> dict[str, Any]:
         "author": prompt.author,
         "text": prompt.text,
         "parts": prompt.parts,
+        "sensitive": list(prompt.sensitive),
     }
     if completion is not None:
         row["completion"] = completion
@@ -177,7 +178,14 @@ def upload_apply(*, upload: Upload) -> int:
     """Write the rows of a previewed file; returns how many were new."""
     upload = _waiting(upload)
     prompts = [
-        PromptInput(row["kind"], row["use_case"], row["author"], row["text"], row["parts"])
+        PromptInput(
+            row["kind"],
+            row["use_case"],
+            row["author"],
+            row["text"],
+            row["parts"],
+            tuple(row.get("sensitive", ())),
+        )
         for row in upload.rows
     ]
     if upload.kind == Upload.Kind.PROMPTS:

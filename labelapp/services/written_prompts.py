@@ -62,6 +62,7 @@ def written_prompt_submit(
     client_id: UUID,
     active_ms: int | None = None,
     idle_ms: int | None = None,
+    draft: dict[str, Any] | None = None,
     project: Project | None = None,
 ) -> Prompt:
     """Store a prompt that a labeler wrote. The same ``client_id`` again gives the same row.
@@ -103,4 +104,5 @@ def written_prompt_submit(
             fields={"prompt": "Duplicate."},
         ) from None
     assignment_close(assignment, active_ms, idle_ms)
+    assignment.save(update_fields=["state", "active_ms", "idle_ms", "ended_at", "settles_at"])
     return made

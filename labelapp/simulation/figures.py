@@ -80,8 +80,8 @@ def figures_of(
     return RoundFigures(
         round=round_.number,
         stages={name: stage_figures(run) for name, run in runs.items()},
-        demonstrations=round_.project.demonstrations.filter(surplus=False).count(),
-        rankings=Ranking.objects.filter(task__round=round_, surplus=False).count(),
+        demonstrations=round_.project.demonstrations.current().filter(surplus=False).count(),
+        rankings=Ranking.objects.current().filter(task__round=round_, surplus=False).count(),
         rm_accuracy=_first(reward, RM_ACCURACY),
         labeler_agreement=labeler_agreement(round_),
         kl=_first(ppo, KL),
@@ -114,7 +114,10 @@ def labeler_agreement(round_: Round) -> Agreement:
     """Over the round's tasks that several simulated labelers ranked, every two of them compared."""
     groups: dict[int, dict[int, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
     places = RankingPlace.objects.filter(
-        ranking__task__round=round_, ranking__simulated=True, ranking__surplus=False
+        ranking__task__round=round_,
+        ranking__simulated=True,
+        ranking__surplus=False,
+        ranking__version=1,
     )
     for task, ranking, sample, group in places.values_list(
         "ranking__task_id", "ranking_id", "sample_id", "group"

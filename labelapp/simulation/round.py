@@ -145,7 +145,7 @@ class DemoRound:
             len(prompts_for_labeling(self.project)),
             len(demonstrations_read(plan.labeling.demonstrations)),
         )
-        there = self.project.demonstrations.filter(surplus=False).count()
+        there = self.project.demonstrations.current().filter(surplus=False).count()
         round_ = round_open(
             project=self.project,
             by=self.chief,

@@ -66,6 +66,7 @@ class NavItem:
 _STEERING = (Role.ADMIN, Role.RESEARCHER)
 _NAV: tuple[tuple[str | Promise, str, str, tuple[Role, ...], frozenset[str]], ...] = (
     (_("Work"), "work", "pen-line", (Role.LABELER,), frozenset({"task"})),
+    (_("History"), "history", "history", (Role.LABELER,), frozenset({"history-label"})),
     (
         _("Rounds"),
         "rounds",
@@ -88,6 +89,7 @@ _NAV: tuple[tuple[str | Promise, str, str, tuple[Role, ...], frozenset[str]], ..
         (Role.ADMIN,),
         frozenset({"instructions-version"}),
     ),
+    (_("Questions"), "concerns", "message-circle", (Role.ADMIN,), frozenset()),
     (_("People"), "people", "users", (Role.ADMIN,), frozenset()),
     (_("Data"), "data", "database", _STEERING, frozenset({"export"})),
 )

@@ -17,21 +17,23 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
 from labelapp.addresses import client_address
 from labelapp.errors import BadInput, NotFound
 from labelapp.forms.account import (
     ChangePasswordForm,
     InviteForm,
+    KeysForm,
     NameForm,
     NewPasswordForm,
     SignInForm,
 )
-from labelapp.models import User
+from labelapp.models import Sensitive, User
 from labelapp.selectors.access import memberships_of
-from labelapp.services.accounts import account_name_set
+from labelapp.services.accounts import account_avoids_set, account_keys_set, account_name_set
 from labelapp.services.people import invite_accept, invite_find
+from labelapp.views.steering import add_errors, refused
 
 
 class SignIn(LoginView):
@@ -109,12 +111,62 @@ def account(request: HttpRequest) -> HttpResponse:
     user = request.user
     assert isinstance(user, User)
     form = NameForm(request.POST or None, initial={"full_name": user.get_full_name()})
+    keys_form = KeysForm(user=user)
     if request.method == "POST" and form.is_valid():
         account_name_set(user=user, full_name=form.cleaned_data["full_name"])
         messages.success(request, _("Your name is saved."))
         return redirect("account")
-    context = {"form": form, "memberships": memberships_of(user)}
-    return render(request, "labelapp/account.html", context)
+    return _account(request, user, form, keys_form)
+
+
+def _account(
+    request: HttpRequest, user: User, form: NameForm, keys_form: KeysForm, status: int = 200
+) -> HttpResponse:
+    context = {
+        "form": form,
+        "keys_form": keys_form,
+        "sensitive": Sensitive.choices,
+        "memberships": memberships_of(user),
+    }
+    return render(request, "labelapp/account.html", context, status=status)
+
+
+@login_required
+@require_POST
+def account_avoids(request: HttpRequest) -> HttpResponse:
+    """Which sensitive content one is given no tasks with."""
+    user = request.user
+    assert isinstance(user, User)
+    try:
+        account_avoids_set(user=user, avoids=request.POST.getlist("avoids"))
+        messages.success(request, _("Your choice is saved. It holds from the next task on."))
+    except BadInput as error:
+        refused(request, error)
+    return redirect("account")
+
+
+@login_required
+@require_POST
+def account_keys(request: HttpRequest) -> HttpResponse:
+    """Which keys do what on the task pages."""
+    user = request.user
+    assert isinstance(user, User)
+    form = KeysForm(request.POST, user=user)
+    if "first" in request.POST:
+        account_keys_set(user=user, wanted={}, bare=True)
+        messages.success(request, _("Your keys are the first ones again."))
+        return redirect("account")
+    if form.is_valid():
+        try:
+            account_keys_set(user=user, wanted=form.wanted(), bare=form.cleaned_data["bare_keys"])
+        except BadInput as error:
+            add_errors(form, error)
+        else:
+            messages.success(request, _("Your keys are saved. They work on every device."))
+            return redirect("account")
+    user.refresh_from_db()
+    names = NameForm(initial={"full_name": user.get_full_name()})
+    return _account(request, user, names, form, status=400)
 
 
 @sensitive_post_parameters()

@@ -11,8 +11,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.forms.prompts import PromptFilterForm, UploadForm
-from labelapp.models import Membership, PromptKind, Role, Upload, UseCase
+from labelapp.models import Membership, PromptKind, Role, Sensitive, Upload, UseCase
 from labelapp.selectors.lists import prompt_counts, prompts_list, upload_get
+from labelapp.services.prompts import prompt_sensitive_set
 from labelapp.services.uploads import upload_apply, upload_discard, upload_preview
 from labelapp.views.access import member
 from labelapp.views.steering import add_errors, page_of, refused
@@ -35,8 +36,22 @@ def prompts(request: HttpRequest, membership: Membership) -> HttpResponse:
         "counts": prompt_counts(membership.project),
         "prompts": page_of(request, found),
         "query": query.urlencode(),
+        "categories": Sensitive.choices,
     }
     return render(request, "labelapp/prompts.html", context)
+
+
+@require_POST
+@member(Role.ADMIN)
+def prompt_sensitive(request: HttpRequest, membership: Membership, pk: int) -> HttpResponse:
+    """Mark a prompt with the sensitive content it holds."""
+    sensitive = request.POST.getlist("sensitive")
+    try:
+        prompt_sensitive_set(project=membership.project, pk=pk, sensitive=sensitive)
+        messages.success(request, _("Saved. Marked prompts are covered until asked for."))
+    except BadInput as error:
+        refused(request, error)
+    return redirect("prompts", slug=membership.project.slug)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -65,6 +80,7 @@ def upload(request: HttpRequest, membership: Membership) -> HttpResponse:
         "form": form,
         "kinds": PromptKind.choices,
         "use_cases": UseCase.choices,
+        "categories": Sensitive.choices,
     }
     return render(request, "labelapp/upload.html", context, status=400 if form.errors else 200)
 

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, path
 
-from labelapp.views import data, instructions, models, people, prompts, rounds, trainings
+from labelapp.views import concerns, data, instructions, models, people, prompts, rounds, trainings
 
 _p = "p/<slug:slug>/"
 _round = f"{_p}rounds/<int:number>/"
@@ -31,6 +31,7 @@ urlpatterns: list[URLPattern] = [
     path(f"{_model}refuse/", models.model_refuse, name="model-refuse"),
     path(f"{_model}rollback/", models.model_rollback, name="model-rollback"),
     path(f"{_p}prompts/", prompts.prompts, name="prompts"),
+    path(f"{_p}prompts/<int:pk>/sensitive/", prompts.prompt_sensitive, name="prompt-sensitive"),
     path(f"{_p}prompts/upload/", prompts.upload, name="upload"),
     path(_upload, prompts.upload_page, name="upload-preview"),
     path(f"{_upload}apply/", prompts.upload_accept, name="upload-apply"),
@@ -46,6 +47,9 @@ urlpatterns: list[URLPattern] = [
         instructions.instructions_version,
         name="instructions-version",
     ),
+    path(f"{_p}concerns/", concerns.concerns, name="concerns"),
+    path(f"{_p}concerns/<int:pk>/answer/", concerns.thread_answer, name="thread-answer"),
+    path(f"{_p}concerns/flags/<int:pk>/done/", concerns.flag_done, name="flag-done"),
     path(f"{_p}data/", data.data, name="data"),
     path(f"{_p}data/freeze/", data.snapshot_new, name="snapshot-new"),
     path(f"{_p}data/<slug:snapshot>/<slug:form>/", data.export, name="export"),

@@ -2,10 +2,19 @@
 
 from django.urls import URLPattern, path
 
-from labelapp.views import work
+from labelapp.views import concerns, history, work
+
+_p = "p/<slug:slug>/"
+_task = f"{_p}task/<uuid:assignment_id>/"
 
 urlpatterns: list[URLPattern] = [
-    path("p/<slug:slug>/work/", work.work, name="work"),
-    path("p/<slug:slug>/work/next/", work.work_next, name="work-next"),
-    path("p/<slug:slug>/task/<uuid:assignment_id>/", work.task, name="task"),
+    path(f"{_p}work/", work.work, name="work"),
+    path(f"{_p}work/next/", work.work_next, name="work-next"),
+    path(_task, work.task, name="task"),
+    path(f"{_task}undo/", history.work_undo, name="work-undo"),
+    path(f"{_task}correct/", history.correct, name="correct"),
+    path(f"{_task}correct/drop/", history.correct_drop, name="correct-drop"),
+    path(f"{_p}work/answers/<int:pk>/seen/", concerns.thread_seen, name="thread-seen"),
+    path(f"{_p}history/", history.history, name="history"),
+    path(f"{_p}history/<uuid:assignment_id>/", history.history_label, name="history-label"),
 ]

@@ -1,6 +1,14 @@
-"""The words that page scripts need, translated on the server."""
+"""What page scripts need beside data: words, translated on the server, and keys."""
 
 from django.utils.translation import gettext as _
+
+from labelapp.keys import page_keys
+from labelapp.models import User
+
+
+def keys_for(user: User, page: str = "") -> dict[str, object]:
+    """The keys of a page, as this person has them."""
+    return page_keys(chosen=user.keys, bare=user.bare_keys, page=page)
 
 
 def task_wording() -> dict[str, object]:
@@ -63,5 +71,11 @@ def task_wording() -> dict[str, object]:
         "armed": _("Answer {letter} chosen: a digit places it."),
         "undone": _("Undone."),
         "place_all": _("Place every answer before you submit."),
+        "you": _("You"),
+        "an_admin": _("An admin"),
+        "flagged": _("Flagged: {what}"),
+        "flagged_answer": _("Answer {letter} flagged: {what}"),
+        "sent": _("Sent. The answer appears here and on your work page."),
+        "flag_sent": _("Flagged. An admin will look at it; go on as you like."),
         "write_first": _("Write an answer before you submit."),
     }

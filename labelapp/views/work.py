@@ -13,7 +13,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from labelapp.errors import QuotaReached
-from labelapp.models import Assignment, Membership, Role, Round, Task, UseCase
+from labelapp.models import Assignment, Flag, Membership, Role, Round, Task, UseCase
+from labelapp.selectors.concerns import answers_unseen, thread_of
+from labelapp.selectors.history import undo_open
 from labelapp.selectors.progress import labeler_progress
 from labelapp.selectors.queue import (
     AssignmentView,
@@ -25,7 +27,7 @@ from labelapp.selectors.queue import (
 )
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.views.access import member
-from labelapp.views.wording import task_wording
+from labelapp.views.wording import keys_for, task_wording
 
 TEMPLATES = {
     Task.Kind.DEMONSTRATION: "labelapp/demonstration.html",
@@ -44,6 +46,7 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
     queue = {each.kind: each for each in queue_counts(round_=round_, labeler=labeler)}
     hand = in_hand(project=project, labeler=labeler)
     progress = labeler_progress(project=project, labeler=labeler)
+    undo = undo_open(project=project, labeler=labeler)
     context = {
         "membership": membership,
         "round": round_,
@@ -56,8 +59,11 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
         else None,
         "progress": progress,
         "first_visit": not (
-            hand or progress.demonstrations or progress.rankings or progress.prompts
+            hand or undo or progress.demonstrations or progress.rankings or progress.prompts
         ),
+        "undo": undo,
+        "answered": answers_unseen(project=project, labeler=labeler),
+        "keys": keys_for(labeler),
     }
     return render(request, "labelapp/work.html", context)
 
@@ -67,15 +73,15 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
 def work_next(request: HttpRequest, membership: Membership) -> HttpResponse:
     """Claim the next task, or say that there is none. ``after`` says what led here."""
     kind = request.POST.get("kind") or None
+    project, labeler = membership.project, membership.user
     quota = ""
     try:
-        claimed = assignment_claim_next(
-            project=membership.project, labeler=membership.user, kind=kind
-        )
+        claimed = assignment_claim_next(project=project, labeler=labeler, kind=kind)
     except QuotaReached as error:
         claimed, quota = None, error.message
+    undo = undo_open(project=project, labeler=labeler)
     said = {
-        "submitted": _("Submitted, thank you."),
+        "submitted": "" if undo else _("Submitted, thank you."),  # the offer to undo says so too
         "surplus": _("Kept beside the others: its place had gone to someone else meanwhile."),
         "written": _("Written, thank you. Now see the others, and rank them."),
         "skipped": _("Skipped. It will not come back to you."),
@@ -85,10 +91,10 @@ def work_next(request: HttpRequest, membership: Membership) -> HttpResponse:
     if claimed is None:
         if quota:
             messages.info(request, quota)
-        elif not said:
+        elif not request.POST.get("after"):
             messages.info(request, _("There is no task for you right now."))
-        return redirect("work", slug=membership.project.slug)
-    return redirect("task", slug=membership.project.slug, assignment_id=claimed.pk)
+        return redirect("work", slug=project.slug)
+    return redirect("task", slug=project.slug, assignment_id=claimed.pk)
 
 
 @never_cache
@@ -100,8 +106,10 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
     assignment = assignment_get(
         labeler=membership.user, project=project, assignment_id=assignment_id
     )
-    if assignment.state not in (Assignment.State.LEASED, Assignment.State.LAPSED):
-        messages.info(request, _("You have finished that task. Labels are not changed afterwards."))
+    if assignment.state in Assignment.HANDED_IN and assignment.correcting_since is None:
+        return redirect("history-label", slug=project.slug, assignment_id=assignment.pk)
+    if not assignment.writable:
+        messages.info(request, _("You have skipped that task; it went to others."))
         return redirect("work", slug=project.slug)
     seen = assignment_view(assignment)
     context = {
@@ -112,6 +120,10 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "page_data": _page_data(seen, project.slug),
         "wording": task_wording(),
         "skip_reasons": _skip_reasons(seen),
+        "undo": undo_open(project=project, labeler=membership.user),
+        "flag_categories": Flag.Category.choices,
+        "thread": thread_of(assignment),
+        "keys": keys_for(membership.user, seen.kind),
     }
     own_first = seen.kind == Task.Kind.RANKING and seen.step == "write"
     kind = Task.Kind.DEMONSTRATION if own_first else Task.Kind(seen.kind)
@@ -121,13 +133,15 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
 def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
     """What the page's script needs; no model version and no sample id is in it."""
     where = {"slug": slug, "assignment_id": seen.id}
-    names = {"draft", "heartbeat", "preview", "submit", "skip"}
+    names = {"draft", "heartbeat", "preview", "submit", "skip", "concerns", "flag", "note"}
+    urls = {name: reverse(f"api-{name}", kwargs=where) for name in sorted(names)}
     return {
         "id": str(seen.id),
         "kind": seen.kind,
         "state": seen.state,
         "token": seen.token,
-        "urls": {name: reverse(f"api-{name}", kwargs=where) for name in sorted(names)},
+        "correcting": seen.correcting,
+        "urls": urls,
         "csrf_cookie": settings.CSRF_COOKIE_NAME,
         "now": timezone.now(),
         "lease_until": seen.lease_until,

@@ -12,6 +12,7 @@ const BEAT_EVERY = 60_000;
 const IDLE_AFTER = 60_000; // time without a sign of the person is not counted
 const LONGEST_IDLE = 24 * 3600_000; // a page left open counts no further
 const GONE_AFTER = 15 * 60_000; // after that, the lease is left to lapse
+const PAUSED_AFTER = 60 * 60_000; // a pause holds the task so long
 const WARN_BEFORE = 5 * 60_000; // a lapse is announced so long before
 
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
@@ -26,7 +27,9 @@ export class AssignmentPage {
     this.draftRead = draftRead;
     this.draftWrite = draftWrite;
     this.key = `labelapp:draft:${this.data.id}`;
-    this.clientId = this.data.draft.client_id ?? this.#kept()?.draft?.client_id ?? crypto.randomUUID();
+    // a draft of the server's without one was handed in and opened again: this will be another submit
+    const kept = this.data.draft_saved_at ? undefined : this.#kept()?.draft?.client_id;
+    this.clientId = this.data.draft.client_id ?? kept ?? crypto.randomUUID();
     this.skew = Date.parse(this.data.now) - Date.now();
     this.leaseUntil = Date.parse(this.data.lease_until);
     this.activeMs = this.data.active_ms;
@@ -77,7 +80,12 @@ export class AssignmentPage {
     clearTimeout(this.timer);
     this.#busy(true);
     this.#keep();
-    const body = { client_id: this.clientId, ...this.#times(), ...content };
+    const body = {
+      client_id: this.clientId,
+      draft: this.draftRead(),
+      ...this.#times(),
+      ...content,
+    };
     this.#say("saving", this.words.submitting);
     for (;;) {
       try {
@@ -242,20 +250,29 @@ export class AssignmentPage {
     setInterval(() => {
       const now = Date.now();
       const idle = now - this.lastSign > IDLE_AFTER;
-      const counted = document.hidden || idle ? 0 : Math.min(now - before, 2_000);
+      const counted = document.hidden || idle || this.#paused() ? 0 : Math.min(now - before, 2_000);
       this.activeMs += counted;
       this.idleMs += Math.min(now - before - counted, LONGEST_IDLE - this.idleMs);
+      if (counted) document.dispatchEvent(new CustomEvent("worked", { detail: counted }));
       before = now;
       this.#leaseWatch();
     }, 1_000);
     setInterval(() => {
-      if (!document.hidden && Date.now() - this.lastSign < GONE_AFTER) this.#beat();
+      const paused = this.#paused();
+      const here = !document.hidden && Date.now() - this.lastSign < GONE_AFTER;
+      if (paused ? paused < PAUSED_AFTER : here) this.#beat();
     }, BEAT_EVERY);
     this.#leaseWatch();
   }
 
+  /** Milliseconds since a pause began; 0 while there is none. */
+  #paused() {
+    const since = Number(document.body.dataset.paused);
+    return since ? Math.max(Date.now() - since, 1) : 0;
+  }
+
   async #beat() {
-    if (this.closed) return;
+    if (this.closed || this.data.correcting) return;
     try {
       const answer = await this.#send("POST", "heartbeat", { token: this.data.token });
       this.leaseUntil = Date.parse(answer.lease_until);
@@ -278,7 +295,7 @@ export class AssignmentPage {
   #leaseWatch() {
     const shown = document.getElementById("active-time");
     if (shown) shown.textContent = fill(this.words.minutes, { n: Math.floor(this.activeMs / 60_000) });
-    if (this.leaseUntil === null || this.closed) return;
+    if (this.leaseUntil === null || this.closed || this.data.correcting) return;
     const left = this.leaseUntil - (Date.now() + this.skew);
     const warn = Math.min(WARN_BEFORE, (this.data.lease_seconds * 1000) / 3);
     if (left <= 0) {

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from labelapp.models import Assignment, Task
@@ -124,6 +125,30 @@ def test_the_ranking_page_is_with_all_its_dialogs(
     fresh_page.keyboard.press("Escape")
     fresh_page.locator("details.menu:not(.nav-menu) > summary").click()
     fine(fresh_page, "account menu")
+
+
+def test_what_comes_beside_and_after_the_work_is(
+    fresh_page: Page, live_server: LiveServer, settings: Settings
+) -> None:
+    settings.LABEL_GRACE_SECONDS = 60
+    at_desk = desk(fresh_page, live_server)
+    at_desk.task("demonstration")
+    done = at_desk.take()
+    fresh_page.locator("#break-hint").evaluate("hint => (hint.hidden = false)")
+    fine(fresh_page, "a break is hinted at")
+    fresh_page.locator("[data-dialog=concern]").click()
+    fine(fresh_page, "ask or flag")
+    fresh_page.keyboard.press("Escape")
+    fresh_page.locator("header [data-pause], .topbar [data-pause]").first.click()
+    fine(fresh_page, "paused")
+    fresh_page.keyboard.press("Escape")
+    fresh_page.locator("#answer").fill("Tea, four minutes.")
+    fresh_page.locator("#submit").click()
+    fresh_page.wait_for_url("**/work/")
+    fine(fresh_page, "work, with an undo")
+    for path in ("history/", f"history/{done.pk}/"):
+        fresh_page.goto(f"{at_desk.url}/p/garden/{path}")
+        fine(fresh_page, path)
 
 
 def test_nine_answers_fit_too(fresh_page: Page, live_server: LiveServer) -> None:

@@ -20,6 +20,7 @@ from labelapp.models import (
     User,
 )
 from labelapp.services.assignments import assignment_claim_next
+from labelapp.services.concerns import flag_raise, note_ask
 from labelapp.services.labels import demonstration_submit, ranking_submit
 from labelapp.services.snapshots import snapshot_freeze
 from labelapp.services.trainings import training_start
@@ -88,6 +89,9 @@ def make_cast(slug: str = "garden") -> Cast:
     rank(project, labeler)
     assignment = assignment_claim_next(project=project, labeler=labeler)
     assert assignment is not None
+    said = {"assignment_id": assignment.pk, "labeler": labeler}
+    note_ask(**said, text="How long?", client_id=client_id())
+    flag_raise(**said, category="harmful", client_id=client_id())
     training = training_start(round=round_, by=people[Role.ADMIN])
     return Cast(
         project=project,

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("store")]
 
 COLUMNS = [
     "prompt", "chosen", "rejected", "task_id", "prompt_group", "rank_gap",
-    "annotator_hash", "policy_chosen", "policy_rejected", "split",
+    "annotator_hash", "policy_chosen", "policy_rejected", "split", "version",
 ]  # fmt: skip
 
 

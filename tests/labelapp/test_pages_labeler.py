@@ -312,7 +312,7 @@ def test_each_kind_of_prompt_is_shown_in_its_parts(
     assert at == sorted(at)
 
 
-def test_a_finished_task_leads_back_to_work(project: Project, labeler: User) -> None:
+def test_a_finished_task_leads_to_its_label(project: Project, labeler: User) -> None:
     factories.make_task(factories.make_round(project))
     assignment = assignment_claim_next(project=project, labeler=labeler)
     assert assignment is not None
@@ -320,7 +320,7 @@ def test_a_finished_task_leads_back_to_work(project: Project, labeler: User) -> 
         assignment_id=assignment.pk, labeler=labeler, text="Tea.", client_id=factories.client_id()
     )
     response = signed_in(labeler).get(f"/p/garden/task/{assignment.pk}/")
-    assert response.url == "/p/garden/work/"  # type: ignore[attr-defined]
+    assert response.url == f"/p/garden/history/{assignment.pk}/"  # type: ignore[attr-defined]
 
 
 def test_another_labelers_task_is_not_found(project: Project, labeler: User) -> None:

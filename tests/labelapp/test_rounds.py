@@ -137,7 +137,7 @@ def test_progress_is_counted_in_few_queries(django_assert_max_num_queries) -> No
         assignment_id=assignment.pk, labeler=labeler, text="One.", client_id=client_id()
     )
     assignment_claim_next(project=project, labeler=labeler, kind="ranking")
-    with django_assert_max_num_queries(3):
+    with django_assert_max_num_queries(4):
         demonstrations, rankings = round_progress(round_)
     assert (demonstrations.tasks, demonstrations.open, demonstrations.submitted) == (3, 2, 1)
     assert (demonstrations.labels, demonstrations.simulated_labels) == (1, 0)

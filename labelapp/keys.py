@@ -1,0 +1,95 @@
+"""The keys of the labelers' pages: what each action has from the start, and what one may choose."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from labelapp.errors import BadInput
+
+ANSWERS = frozenset("abcdefghi123456789")
+"""Single keys that choose and place the answers of a ranking."""
+RESERVED = frozenset({"?", "escape", "tab", "enter", " ", "mod+c", "mod+v", "mod+x", "mod+a"})
+_KEYS = re.compile(r"(mod\+)?(\S|enter)")
+
+
+@dataclass(frozen=True)
+class Action:
+    """Something a key does. ``page`` is a kind of task, or empty: every task."""
+
+    name: str
+    title: str | Promise
+    first: str
+    page: str = ""
+    hands_in: bool = False
+    """Never on a single key: it changes what is handed in."""
+
+    def meets(self, other: "Action") -> bool:
+        """Whether both can be wanted on one page."""
+        return not self.page or not other.page or self.page == other.page
+
+
+ACTIONS = (
+    Action("submit", gettext_lazy("Submit"), "mod+enter", hands_in=True),
+    Action("undo-submit", gettext_lazy("Take the last submit back"), "mod+u", hands_in=True),
+    Action("concern", gettext_lazy("Ask or flag"), "m"),
+    Action("pause", gettext_lazy("Pause"), "p"),
+    Action("unveil", gettext_lazy("Show covered content"), "v"),
+    Action("editor", gettext_lazy("Go to the editor"), "e", "demonstration"),
+    Action("instructions", gettext_lazy("Instructions"), "i", "demonstration"),
+    Action("undo", gettext_lazy("Undo in the ranking"), "mod+z", "ranking"),
+    Action("tie", gettext_lazy("Tie with the answer above"), "=", "ranking"),
+    Action("out", gettext_lazy("Take an answer out of the ranking"), "0", "ranking"),
+)
+
+
+def keys_of(chosen: Mapping[str, str]) -> dict[str, str]:
+    """Action -> key, as chosen or as it is from the start."""
+    return {action.name: chosen.get(action.name, action.first) for action in ACTIONS}
+
+
+def keys_checked(wanted: Mapping[str, str]) -> dict[str, str]:
+    """What is changed in ``wanted``; BadInput, with the action as field, where two would collide."""
+    keys = keys_of({name: key.strip().lower() or " " for name, key in wanted.items()})
+    problems: dict[str, str] = {}
+    for i, action in enumerate(ACTIONS):
+        key = keys[action.name]
+        clash = next(
+            (b for b in ACTIONS[:i] if keys[b.name] == key and action.meets(b)),
+            None,
+        )
+        if clash is not None:
+            problems[action.name] = _("“%(other)s” has this key already.") % {"other": clash.title}
+        elif problem := _problem(action, key):
+            problems[action.name] = problem
+    if problems:
+        raise BadInput(_("Some keys cannot be used; see below."), fields=problems)
+    return {
+        action.name: keys[action.name] for action in ACTIONS if keys[action.name] != action.first
+    }
+
+
+def _problem(action: Action, key: str) -> str:
+    if not _KEYS.fullmatch(key) or key in RESERVED:
+        return _("This key is kept for the browser or the page; choose another.")
+    if action.hands_in and not key.startswith("mod+"):
+        return _("What hands in or takes back needs Ctrl, so that no slip does it.")
+    if action.page != "demonstration" and key in ANSWERS:
+        return _("Single letters A to I and digits 1 to 9 are for the answers of a ranking.")
+    return ""
+
+
+def page_keys(*, chosen: Mapping[str, str], bare: bool, page: str) -> dict[str, object]:
+    """What the page's script needs: each action's first key and the one it has."""
+    keys = keys_of(chosen)
+    return {
+        "bare": bare,
+        "actions": [
+            {"first": action.first, "keys": keys[action.name]}
+            for action in ACTIONS
+            if action.page in ("", page)
+        ],
+    }

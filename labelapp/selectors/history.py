@@ -1,0 +1,139 @@
+"""A labeler's own labels: what can still be taken back, and what was handed in before."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+from typing import Any
+from uuid import UUID
+
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
+
+from labelapp.models import (
+    LETTERS,
+    Assignment,
+    Demonstration,
+    Project,
+    Ranking,
+    RankingPlace,
+    Round,
+    Task,
+    User,
+)
+from labelapp.models.labels import LabelQuerySet
+
+
+@dataclass(frozen=True)
+class Undo:
+    """A submit that can be taken back for some more seconds."""
+
+    assignment_id: UUID
+    seconds: int
+    correction: bool
+
+
+def undo_open(*, project: Project, labeler: User) -> Undo | None:
+    """This labeler's last submit, while it can be taken back."""
+    last = (
+        Assignment.objects.filter(
+            project=project,
+            labeler=labeler,
+            state__in=Assignment.HANDED_IN,
+            undo_until__gt=Now(),
+        )
+        .order_by("-undo_until")
+        .first()
+    )
+    if last is None or last.undo_until is None:
+        return None
+    left = (last.undo_until - timezone.now()).total_seconds()
+    return Undo(
+        assignment_id=last.pk,
+        seconds=max(ceil(left), 1),
+        correction=last.settles_at != last.undo_until,
+    )
+
+
+def labels_of(assignment: Assignment) -> "LabelQuerySet[Any]":
+    """All versions of the assignment's label, whichever its kind."""
+    found: LabelQuerySet[Any] = (
+        assignment.written.all()
+        if assignment.task.kind == Task.Kind.DEMONSTRATION
+        else assignment.ranked.all()
+    )
+    return found
+
+
+def label_draft(label: Demonstration | Ranking, shown_order: list[int]) -> dict[str, Any]:
+    """What a label says, as the draft of its page."""
+    if isinstance(label, Demonstration):
+        return {"text": label.text}
+    return {"groups": letter_groups(list(label.places.all()), shown_order)}
+
+
+def letter_groups(places: list[RankingPlace], shown_order: list[int]) -> list[list[str]]:
+    """The letters of a ranking as its labeler saw them, best group first."""
+    letter_of = dict(zip(shown_order, LETTERS, strict=False))
+    groups: dict[int, list[str]] = {}
+    for place in sorted(places, key=lambda place: (place.group, place.shown)):
+        groups.setdefault(place.group, []).append(letter_of[place.sample_id])
+    return list(groups.values())
+
+
+# --- what was handed in
+
+
+def history(*, project: Project, labeler: User, kind: str = "") -> QuerySet[Assignment]:
+    """A labeler's handed-in tasks, newest first, each with ``versions``, how many its label has."""
+    found = Assignment.objects.filter(
+        project=project, labeler=labeler, state__in=Assignment.HANDED_IN
+    )
+    if kind:
+        found = found.filter(task__kind=kind)
+    newest = [
+        Subquery(
+            model._default_manager.filter(assignment=OuterRef("pk"))
+            .order_by("-version")
+            .values("version")[:1]
+        )
+        for model in (Demonstration, Ranking)
+    ]
+    return (
+        found.select_related("task__prompt", "task__round")
+        .annotate(versions=Coalesce(*newest))
+        .order_by("-ended_at", "-pk")
+    )
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a label: a text, or groups of letters, best first."""
+
+    number: int
+    at: datetime
+    text: str
+    groups: list[list[str]]
+
+
+def versions_of(assignment: Assignment) -> list[Version]:
+    """All versions of an assignment's label, newest first."""
+    labels = labels_of(assignment).order_by("-version")
+    if assignment.task.kind == Task.Kind.RANKING:
+        labels = labels.prefetch_related("places")
+    drafts = ((label, label_draft(label, assignment.shown_order)) for label in labels)
+    return [
+        Version(
+            number=label.version,
+            at=label.created_at,
+            text=draft.get("text", ""),
+            groups=draft.get("groups", []),
+        )
+        for label, draft in drafts
+    ]
+
+
+def correctable(assignment: Assignment) -> bool:
+    """Whether its label may get a next version now."""
+    settled = assignment.undo_until is None or assignment.undo_until <= timezone.now()
+    return settled and assignment.task.round.state == Round.State.OPEN
