@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from labelapp.models.people import User
 from labelapp.models.projects import InstructionVersion, Project
+from labelapp.models.rating_fields import RATING_FIELDS, RatingField
 
 
 class Round(models.Model):
@@ -37,6 +38,17 @@ class Round(models.Model):
         blank=True,
         help_text="Ranking tasks with that overlap, the rest have 1; empty: all.",
     )
+    rating_fields = ArrayField(
+        models.CharField(max_length=16),
+        default=list,
+        help_text="What is asked of each answer before the ranking. Empty: answers are only ranked.",
+    )
+    ratings_required = models.BooleanField(
+        default=False, help_text="A ranking is only taken with an overall rating of each answer."
+    )
+    strength_asked = models.BooleanField(
+        default=False, help_text="Ask how much better the best answer is than the worst."
+    )
     seed = models.PositiveIntegerField(default=0)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -53,6 +65,15 @@ class Round(models.Model):
             models.CheckConstraint(condition=Q(temperature__gte=0), name="round_temperature"),
             models.CheckConstraint(condition=Q(overlap__gte=1), name="round_overlap"),
             models.CheckConstraint(condition=Q(max_new_tokens__gte=1), name="round_max_new_tokens"),
+            models.CheckConstraint(
+                condition=Q(rating_fields__contained_by=list(RATING_FIELDS)),
+                name="round_rating_fields",
+            ),
+            models.CheckConstraint(
+                condition=Q(ratings_required=False)
+                | Q(rating_fields__contains=[RatingField.OVERALL.value]),
+                name="round_ratings_required",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -48,13 +48,14 @@ def native(path: Path) -> Iterator[bytes]:
 
 
 def preference_pairs(row: Row) -> Iterator[Row]:
-    """All untied pairs of one ranking; ``prompt_group`` keeps those of a ranking together.
+    """All untied pairs of the judged answers; ``prompt_group`` keeps those of a ranking together.
 
     ``rank_gap`` is how many groups lie between the two (1: next to each other). Prompt, chosen
     and rejected are lists of messages; the prompt is in neither continuation.
     """
     group_of = {oid: place for place, group in enumerate(row["rank_groups"]) for oid in group}
-    by_rank = sorted(row["outputs"], key=lambda output: group_of[output["id"]])
+    judged = [output for output in row["outputs"] if output["id"] in group_of]
+    by_rank = sorted(judged, key=lambda output: group_of[output["id"]])
     for better, worse in combinations(by_rank, 2):
         gap = group_of[worse["id"]] - group_of[better["id"]]
         if not gap:

@@ -10,10 +10,12 @@ from django.utils import timezone
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
+    RATING_FIELDS,
     InstructionVersion,
     ModelVersion,
     Project,
     Prompt,
+    RatingField,
     Round,
     Run,
     Split,
@@ -40,6 +42,20 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise BadInput(
             f"{name} is {value}; it must be from {low} to {high}.", fields={name: "Out of range."}
+        )
+
+
+def _check_rating_fields(names: Collection[str], required: bool) -> None:
+    unknown = sorted(set(names) - set(RATING_FIELDS))
+    if unknown:
+        raise BadInput(
+            f"There is no rating field {unknown[0]!r}; known are {', '.join(RATING_FIELDS)}.",
+            fields={"rating_fields": "Unknown."},
+        )
+    if required and RatingField.OVERALL not in names:
+        raise BadInput(
+            "Ratings can only be demanded where the overall quality is asked for.",
+            fields={"ratings_required": "Overall quality is not asked for."},
         )
 
 
@@ -73,6 +89,17 @@ def _tasks(
     ]
 
 
+def _tasks_draw(round_: Round, prompts: list[int]) -> None:
+    """The round's tasks, each on a prompt drawn by its seed."""
+    draw = random.Random(f"round {round_.seed}")
+    for kind, wanted, each_overlap, some in (
+        (Task.Kind.DEMONSTRATION, round_.demonstrations_wanted, 1, None),
+        (Task.Kind.RANKING, round_.rankings_wanted, round_.overlap, round_.overlap_tasks),
+    ):
+        chosen = draw.sample(prompts, min(wanted, len(prompts)))
+        Task.objects.bulk_create(_tasks(round_, kind, chosen, each_overlap, some), batch_size=1000)
+
+
 @transaction.atomic
 def round_open(
     *,
@@ -88,16 +115,22 @@ def round_open(
     kinds: Collection[str] = (),
     use_cases: Collection[str] = (),
     instructions: InstructionVersion | None = None,
+    rating_fields: Collection[str] = RATING_FIELDS,
+    ratings_required: bool = False,
+    strength_asked: bool = False,
     seed: int | None = None,
 ) -> Round:
     """Open the next round with its tasks; ranking tasks wait until the policy has answered.
 
-    Prompts are drawn by ``seed`` (default: the round's number) from the train and valid splits.
+    ``rating_fields`` are asked of each answer before the ranking (default: the paper's); with none
+    answers are only ranked. Prompts are drawn by ``seed`` (default: the round's number) from the
+    train and valid splits.
     """
     _check_range("k", k, 2, 9)
     _check_range("temperature", temperature, 0, 2)
     _check_range("max_new_tokens", max_new_tokens, 1, 4096)
     _check_range("overlap", overlap, 1, 20)
+    _check_rating_fields(rating_fields, ratings_required)
     locked = Project.objects.select_for_update().get(pk=project.pk)
     if locked.rounds.filter(state=Round.State.OPEN).exists():
         raise StateConflict("A round is open already; close it before you open the next.")
@@ -129,16 +162,13 @@ def round_open(
         max_new_tokens=max_new_tokens,
         overlap=overlap,
         overlap_tasks=overlap_tasks,
+        rating_fields=[name for name in RATING_FIELDS if name in rating_fields],
+        ratings_required=ratings_required,
+        strength_asked=strength_asked,
         seed=number if seed is None else seed,
         created_by=by,
     )
-    draw = random.Random(f"round {round_.seed}")
-    for kind, wanted, each_overlap, some in (
-        (Task.Kind.DEMONSTRATION, demonstrations_wanted, 1, None),
-        (Task.Kind.RANKING, rankings_wanted, overlap, overlap_tasks),
-    ):
-        chosen = draw.sample(prompts, min(wanted, len(prompts)))
-        Task.objects.bulk_create(_tasks(round_, kind, chosen, each_overlap, some), batch_size=1000)
+    _tasks_draw(round_, prompts)
     if rankings_wanted:
         sampling_queue(round=round_)
     return round_
