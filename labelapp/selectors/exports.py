@@ -3,6 +3,8 @@
 ``native``                  the snapshot's own rows file, byte for byte
 ``trl-preference``          comparisons as TRL's explicit, conversational preference form: one line
                             per pair of a ranking, ties left out
+``arena``                   rankings of two answers as battles, the form of Chatbot Arena: which side
+                            won, a tie, or both bad
 ``trl-prompt-completion``   demonstrations as TRL's conversational prompt-completion form
 """
 
@@ -74,6 +76,37 @@ def preference_pairs(row: Row) -> Iterator[Row]:
         }
 
 
+def battle(row: Row) -> Iterator[Row]:
+    """A ranking of two judged answers as a battle; ``model_a`` stood first on the labeler's page.
+
+    Who won stands even where both were said to be bad; "tie (bothbad)" is an all-bad tie.
+    """
+    if len(row["outputs"]) != 2 or row.get("not_judged"):
+        return
+    by_id = {output["id"]: output for output in row["outputs"]}
+    first, second = row["shown_order"]
+    if len(row["rank_groups"]) == 1:
+        winner = "tie (bothbad)" if row.get("all_bad") else "tie"
+    else:
+        winner = "model_a" if row["rank_groups"][0] == [first] else "model_b"
+    said = {
+        side: [*row["prompt"], {"role": "assistant", "content": by_id[oid]["text"]}]
+        for side, oid in (("a", first), ("b", second))
+    }
+    yield {
+        "question_id": row["prompt_id"],
+        "model_a": by_id[first]["policy"],
+        "model_b": by_id[second]["policy"],
+        "winner": winner,
+        "judge": row["labeler"],
+        "conversation_a": said["a"],
+        "conversation_b": said["b"],
+        "turn": sum(message["role"] == "user" for message in row["prompt"]),
+        "anony": True,
+        "split": row["split"],
+    }
+
+
 def prompt_completion(row: Row) -> Iterator[Row]:
     """One demonstration."""
     yield {
@@ -102,6 +135,7 @@ FORMATS = {
         Format(
             "trl-preference", "TRL preference", (Snapshot.Kind.COMPARISONS.value,), preference_pairs
         ),
+        Format("arena", "Arena battles", (Snapshot.Kind.COMPARISONS.value,), battle),
         Format(
             "trl-prompt-completion",
             "TRL prompt-completion",

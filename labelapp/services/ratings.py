@@ -40,7 +40,9 @@ def ratings_checked(
     """
     unknown = sorted({*ratings, *flags} - set(letters))
     if unknown:
-        raise BadInput(f"There is no answer {unknown[0]} to rate.", fields={"ratings": "Unknown."})
+        raise BadInput(
+            f"There is no answer {unknown[0][:20]} to rate.", fields={"ratings": "Unknown."}
+        )
     asked = [name for name in FLAGS if name in round_.rating_fields]
     found = {
         letter: AnswerRating(

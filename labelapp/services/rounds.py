@@ -89,6 +89,18 @@ def _tasks(
     ]
 
 
+def _policy_ready(project: Project) -> ModelVersion:
+    """Who answers in the next round; StateConflict where it cannot be opened now."""
+    if project.rounds.filter(state=Round.State.OPEN).exists():
+        raise StateConflict("A round is open already; close it before you open the next.")
+    policy = project.versions.filter(
+        role=ModelVersion.Role.POLICY, state=ModelVersion.State.CURRENT
+    ).first()
+    if policy is None:
+        raise StateConflict("There is no current policy yet; the base model is still loading.")
+    return policy
+
+
 def _tasks_draw(round_: Round, prompts: list[int]) -> None:
     """The round's tasks, each on a prompt drawn by its seed."""
     draw = random.Random(f"round {round_.seed}")
@@ -132,13 +144,7 @@ def round_open(
     _check_range("overlap", overlap, 1, 20)
     _check_rating_fields(rating_fields, ratings_required)
     locked = Project.objects.select_for_update().get(pk=project.pk)
-    if locked.rounds.filter(state=Round.State.OPEN).exists():
-        raise StateConflict("A round is open already; close it before you open the next.")
-    policy = locked.versions.filter(
-        role=ModelVersion.Role.POLICY, state=ModelVersion.State.CURRENT
-    ).first()
-    if policy is None:
-        raise StateConflict("There is no current policy yet; the base model is still loading.")
+    policy = _policy_ready(locked)
     instructions = instructions or locked.instructions.order_by("-number").first()
     if instructions is None:
         raise StateConflict("Write the labelers' instructions first.")
