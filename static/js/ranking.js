@@ -1,6 +1,7 @@
 /** Ranking K answers: by letter and digit, by the buttons of each answer, or by dragging chips. */
 
 import { AssignmentPage, fill, skipDialog } from "./assignment.js";
+import { compare } from "./difference.js";
 import { keysListen } from "./keys.js";
 import { RankStrip } from "./rank_strip.js";
 import * as rank from "./ranking_state.js";
@@ -177,6 +178,15 @@ const rest = () => {
 };
 const allBad = () => change(rank.markAllBad(state, letters), armed);
 
+/** Compare the chosen answer with its neighbour in the ranking, else with the next on the page. */
+function compareWords() {
+  const one = armed ?? letters[0];
+  const order = rank.groups(state.slots).flat();
+  const others = order.includes(one) && order.length > 1 ? order : letters;
+  const at = others.indexOf(one);
+  compare(one, others[at + 1] ?? others[at - 1]);
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-put], [data-move]");
   if (!button || button.getAttribute("aria-disabled") === "true") return;
@@ -191,6 +201,7 @@ $("strength")?.addEventListener("change", (event) => {
 });
 $("rest").addEventListener("click", rest);
 $("all-bad").addEventListener("click", allBad);
+$("compare").addEventListener("click", compareWords);
 $("undo").addEventListener("click", undo);
 $("submit").addEventListener("click", submit);
 $("to-ratings")?.addEventListener("click", () => go("rate"));
@@ -203,7 +214,7 @@ function bareKey(key, event) {
     arm(letter);
     return true;
   }
-  const general = { R: rest, X: allBad }[letter];
+  const general = { R: rest, W: compareWords, X: allBad }[letter];
   if (general) {
     general();
     return true;

@@ -194,3 +194,14 @@ def test_all_bad_with_nothing_placed_is_a_tie_that_undo_takes_back(
     assert at.said() == "A, B, C, and D are best equally. All of them are bad."
     page.keyboard.press("Control+z")
     assert at.said() == "Nothing is placed yet."
+
+
+def test_two_answers_are_compared_word_by_word_from_the_keyboard(at_desk: Desk) -> None:
+    at_desk.round.rating_fields = []
+    at_desk.round.save()
+    at_desk.take()
+    page = at_desk.page
+    keys(page, "b w")
+    dialog = page.get_by_role("dialog", name="Compare the words")
+    expect(dialog.locator("ins").first).to_be_visible()
+    expect(dialog.get_by_label("From")).to_have_value("B")
