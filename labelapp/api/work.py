@@ -49,12 +49,22 @@ class SubmitInput(serializers.Serializer[Any]):
         max_length=9,
         required=False,
     )
+    not_judged = serializers.ListField(
+        child=serializers.CharField(max_length=1), max_length=9, required=False
+    )
+    all_bad = serializers.BooleanField(required=False)
+    strength = serializers.IntegerField(required=False, allow_null=True)
+    ratings = serializers.DictField(required=False)  # letter -> 1 to 7; checked by the service
+    flags = serializers.DictField(required=False)  # letter -> field -> true, false, null
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("text" in attrs) == ("groups" in attrs):
             raise serializers.ValidationError(
                 {"text": "Send either text (a demonstration) or groups (a ranking)."}
             )
+        beside = sorted(set(attrs) - {"client_id", "active_ms", "text"})
+        if "text" in attrs and beside:
+            raise serializers.ValidationError({beside[0]: "This belongs to a ranking."})
         return attrs
 
 

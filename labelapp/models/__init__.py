@@ -1,16 +1,21 @@
 """All models, by noun. Every row hangs on a project."""
 
 from labelapp.models.assignments import LETTERS, Assignment, Standing, Task
-from labelapp.models.labels import Demonstration, Ranking, RankingPlace
+from labelapp.models.labels import Demonstration, Ranking, RankingPlace, Rating
 from labelapp.models.people import ApiToken, Invite, Membership, Role, User
 from labelapp.models.projects import InstructionVersion, Project
 from labelapp.models.prompts import Prompt, PromptKind, Split, Upload, UseCase
+from labelapp.models.rating_fields import FLAGS, HIGHEST, LOWEST, RATING_FIELDS, RatingField
 from labelapp.models.registry import ModelVersion, Run, RunInput, Snapshot, WorkerSign
 from labelapp.models.rounds import Round, Training
 from labelapp.models.samples import Sample
 
 __all__ = [
+    "FLAGS",
+    "HIGHEST",
     "LETTERS",
+    "LOWEST",
+    "RATING_FIELDS",
     "ApiToken",
     "Assignment",
     "Demonstration",
@@ -23,6 +28,8 @@ __all__ = [
     "PromptKind",
     "Ranking",
     "RankingPlace",
+    "Rating",
+    "RatingField",
     "Role",
     "Round",
     "Run",

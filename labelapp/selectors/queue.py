@@ -8,7 +8,17 @@ from uuid import UUID
 from django.db.models import Exists, OuterRef
 
 from labelapp.errors import NotFound
-from labelapp.models import LETTERS, Assignment, Project, Round, Sample, Standing, Task, User
+from labelapp.models import (
+    LETTERS,
+    RATING_FIELDS,
+    Assignment,
+    Project,
+    Round,
+    Sample,
+    Standing,
+    Task,
+    User,
+)
 
 COUNTED = 1000  # a queue longer than that is shown as "1000+"
 
@@ -42,6 +52,9 @@ class AssignmentView:
     instructions_number: int
     instructions_body: str
     round_number: int
+    rating_fields: list[str]
+    ratings_required: bool
+    strength_asked: bool
 
 
 def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> Assignment:
@@ -81,6 +94,9 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         instructions_number=task.round.instructions.number,
         instructions_body=task.round.instructions.body,
         round_number=task.round.number,
+        rating_fields=[name for name in RATING_FIELDS if name in task.round.rating_fields],
+        ratings_required=task.round.ratings_required,
+        strength_asked=task.round.strength_asked,
     )
 
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Unpack
+from typing import Any, Unpack
 
 from django.db import transaction
 from django.db.models import Max
@@ -22,6 +22,7 @@ from labelapp.models import (
     User,
 )
 from labelapp.services.handout import Handout, check_range, handout_checked
+from labelapp.services.ratings import RatingsAsked, ratings_asked_checked
 from labelapp.services.runs import LIVE, run_cancel, sampling_queue
 
 
@@ -36,6 +37,14 @@ def instructions_add(*, project: Project, body: str, by: User | None = None) -> 
     return InstructionVersion.objects.create(
         project=project, number=last + 1, body=body, created_by=by
     )
+
+
+class Choices(Handout, RatingsAsked, total=False):
+    """What a round may be told beside; what is left out is as the model has it."""
+
+
+def _choices_checked(choices: Choices) -> dict[str, Any]:
+    return {**handout_checked(choices), **ratings_asked_checked(choices)}
 
 
 def prompts_for_labeling(
@@ -72,6 +81,29 @@ def _tasks(
     ]
 
 
+def _policy_ready(project: Project) -> ModelVersion:
+    """Who answers in the next round; StateConflict where it cannot be opened now."""
+    if project.rounds.filter(state=Round.State.OPEN).exists():
+        raise StateConflict("A round is open already; close it before you open the next.")
+    policy = project.versions.filter(
+        role=ModelVersion.Role.POLICY, state=ModelVersion.State.CURRENT
+    ).first()
+    if policy is None:
+        raise StateConflict("There is no current policy yet; the base model is still loading.")
+    return policy
+
+
+def _tasks_draw(round_: Round, prompts: list[int]) -> None:
+    """The round's tasks, each on a prompt drawn by its seed."""
+    draw = random.Random(f"round {round_.seed}")
+    for kind, wanted, each_overlap, some in (
+        (Task.Kind.DEMONSTRATION, round_.demonstrations_wanted, 1, None),
+        (Task.Kind.RANKING, round_.rankings_wanted, round_.overlap, round_.overlap_tasks),
+    ):
+        chosen = draw.sample(prompts, min(wanted, len(prompts)))
+        Task.objects.bulk_create(_tasks(round_, kind, chosen, each_overlap, some), batch_size=1000)
+
+
 @transaction.atomic
 def round_open(
     *,
@@ -88,7 +120,7 @@ def round_open(
     use_cases: Collection[str] = (),
     instructions: InstructionVersion | None = None,
     seed: int | None = None,
-    **handout: Unpack[Handout],
+    **choices: Unpack[Choices],
 ) -> Round:
     """Open the next round with its tasks; ranking tasks wait until the policy has answered.
 
@@ -98,14 +130,9 @@ def round_open(
     check_range("temperature", temperature, 0, 2)
     check_range("max_new_tokens", max_new_tokens, 1, 4096)
     check_range("overlap", overlap, 1, 20)
+    chosen = _choices_checked(choices)
     locked = Project.objects.select_for_update().get(pk=project.pk)
-    if locked.rounds.filter(state=Round.State.OPEN).exists():
-        raise StateConflict("A round is open already; close it before you open the next.")
-    policy = locked.versions.filter(
-        role=ModelVersion.Role.POLICY, state=ModelVersion.State.CURRENT
-    ).first()
-    if policy is None:
-        raise StateConflict("There is no current policy yet; the base model is still loading.")
+    policy = _policy_ready(locked)
     instructions = instructions or locked.instructions.order_by("-number").first()
     if instructions is None:
         raise StateConflict("Write the labelers' instructions first.")
@@ -131,15 +158,9 @@ def round_open(
         overlap_tasks=overlap_tasks,
         seed=number if seed is None else seed,
         created_by=by,
-        **handout_checked(handout),
+        **chosen,
     )
-    draw = random.Random(f"round {round_.seed}")
-    for kind, wanted, each_overlap, some in (
-        (Task.Kind.DEMONSTRATION, demonstrations_wanted, 1, None),
-        (Task.Kind.RANKING, rankings_wanted, overlap, overlap_tasks),
-    ):
-        chosen = draw.sample(prompts, min(wanted, len(prompts)))
-        Task.objects.bulk_create(_tasks(round_, kind, chosen, each_overlap, some), batch_size=1000)
+    _tasks_draw(round_, prompts)
     if rankings_wanted:
         sampling_queue(round=round_)
     return round_

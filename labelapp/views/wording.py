@@ -5,7 +5,7 @@ from django.utils.translation import gettext as _
 
 def task_wording() -> dict[str, object]:
     """Words of the writing and the ranking page; {names} are filled in by the script."""
-    return {
+    return _ranking_wording() | {
         "saved": _("Saved {time}"),
         "saving": _("Saving…"),
         "nothing_yet": _("Nothing to save yet"),
@@ -29,6 +29,12 @@ def task_wording() -> dict[str, object]:
         "words": [_("{n} word"), _("{n} words")],
         "minutes": _("{n} min on this task"),
         "title_lapsing": _("Time is nearly up"),
+        "write_first": _("Write an answer before you submit."),
+    }
+
+
+def _ranking_wording() -> dict[str, object]:
+    return {
         "places": [
             _("Best"),
             _("2nd"),
@@ -53,5 +59,24 @@ def task_wording() -> dict[str, object]:
         "armed": _("Answer {letter} chosen: a digit places it."),
         "undone": _("Undone."),
         "place_all": _("Place every answer before you submit."),
-        "write_first": _("Write an answer before you submit."),
+        "not_judged": _("Not judged"),
+        "one_aside": _("{list} is not judged."),
+        "many_aside": _("{list} are not judged."),
+        "all_bad": _("All of them are bad."),
+        "rated": _("Answer {letter}, rated"),
+        "not_rated": _("Answer {letter}, not rated yet"),
+        "rate_first": _(
+            "This round asks for an overall rating of every answer; {list} has none yet."
+        ),
+        "rate_first_many": _(
+            "This round asks for an overall rating of every answer; {list} have none yet."
+        ),
+        "flag_said": _("{flag}: {value}"),
+        "yes": _("yes"),
+        "no": _("no"),
+        "blank": _("blank"),
+        "overall_said": _("Overall quality {n} of 7."),
+        "disagrees": _(
+            "You rated {higher} ({more}) above {lower} ({less}) but rank {lower} over {higher}. That may be right; look once more."
+        ),
     }

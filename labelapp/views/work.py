@@ -13,7 +13,17 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from labelapp.errors import QuotaReached
-from labelapp.models import Assignment, Membership, Role, Round, Task, UseCase
+from labelapp.models import (
+    HIGHEST,
+    LOWEST,
+    Assignment,
+    Membership,
+    RatingField,
+    Role,
+    Round,
+    Task,
+    UseCase,
+)
 from labelapp.selectors.progress import labeler_progress
 from labelapp.selectors.queue import (
     AssignmentView,
@@ -25,6 +35,7 @@ from labelapp.selectors.queue import (
 )
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.views.access import member
+from labelapp.views.rating_fields import flags_asked, strength_steps
 from labelapp.views.wording import task_wording
 
 TEMPLATES = {
@@ -107,6 +118,10 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "page_data": _page_data(seen, project.slug),
         "wording": task_wording(),
         "skip_reasons": _skip_reasons(seen.kind),
+        "rate_overall": RatingField.OVERALL in seen.rating_fields,
+        "scale": range(LOWEST, HIGHEST + 1),
+        "flags": flags_asked(seen.rating_fields),
+        "strengths": strength_steps(),
     }
     return render(request, TEMPLATES[Task.Kind(seen.kind)], context)
 
@@ -129,6 +144,7 @@ def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
         "draft_saved_at": seen.draft_saved_at,
         "active_ms": seen.active_ms,
         "letters": [answer.letter for answer in seen.answers],
+        "ratings_required": seen.ratings_required,
     }
 
 

@@ -62,6 +62,7 @@ DOORS = {
     "work": Door(LABELER),
     "work-next": Door(LABELER, POST),
     "task": Door(LABELER),
+    "task-difference": Door(LABELER),
     "rounds": Door(WATCHERS),
     "round-new": Door(ADMIN, BOTH),
     "round-new-counts": Door(ADMIN),
