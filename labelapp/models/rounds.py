@@ -37,6 +37,9 @@ class Round(models.Model):
         blank=True,
         help_text="Ranking tasks with that overlap, the rest have 1; empty: all.",
     )
+    live_prompting = models.BooleanField(
+        default=False, help_text="Labelers may write prompts and get answers at once."
+    )
     seed = models.PositiveIntegerField(default=0)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -108,11 +108,31 @@ def _lease(task: Task, labeler: User) -> Assignment:
     return assignment
 
 
+@transaction.atomic
+def assignment_give(*, task_id: int, labeler: User) -> Assignment:
+    """This very task for this labeler. StateConflict where it is closed, done, or another's."""
+    task = Task.objects.select_for_update().get(pk=task_id)
+    own = Assignment.objects.filter(task=task, labeler=labeler).first()
+    if own is not None and own.state == Assignment.State.LEASED:
+        return own
+    if own is not None and own.state != Assignment.State.LAPSED:
+        raise StateConflict("You have finished that task.")
+    if task.state != Task.State.OPEN or task.taken >= task.overlap:
+        raise StateConflict("That task is closed, or someone else has it now.")
+    return _lease(task, labeler)
+
+
 def shown_order_draw(*, task: Task, labeler: User) -> list[int]:
     """Sample ids in an order that depends on the task and the labeler alone."""
     ids = list(Sample.objects.filter(task=task).order_by("index").values_list("pk", flat=True))
-    random.Random(f"shown order of {task.pk} for {labeler.pk}").shuffle(ids)
-    return ids
+    return shown_shuffle(task_id=task.pk, labeler_id=labeler.pk, items=ids)
+
+
+def shown_shuffle(*, task_id: int, labeler_id: int, items: list[int]) -> list[int]:
+    """The order in which this labeler sees a task's answers, given in the order of their index."""
+    shuffled = list(items)
+    random.Random(f"shown order of {task_id} for {labeler_id}").shuffle(shuffled)
+    return shuffled
 
 
 @transaction.atomic

@@ -89,6 +89,7 @@ def round_open(
     use_cases: Collection[str] = (),
     instructions: InstructionVersion | None = None,
     seed: int | None = None,
+    live_prompting: bool = False,
 ) -> Round:
     """Open the next round with its tasks; ranking tasks wait until the policy has answered.
 
@@ -130,6 +131,7 @@ def round_open(
         overlap=overlap,
         overlap_tasks=overlap_tasks,
         seed=number if seed is None else seed,
+        live_prompting=live_prompting,
         created_by=by,
     )
     draw = random.Random(f"round {round_.seed}")

@@ -94,7 +94,7 @@ def _like_the_last(last: Round | None) -> dict[str, Any]:
         return {}
     names = (
         "kinds", "use_cases", "demonstrations_wanted", "rankings_wanted", "k", "overlap",
-        "overlap_tasks", "temperature", "max_new_tokens",
+        "overlap_tasks", "temperature", "max_new_tokens", "live_prompting",
     )  # fmt: skip
     return {name: getattr(last, name) for name in names}
 
