@@ -4,6 +4,7 @@ Standard library only. `labelapp.settings` declares every variable through these
 whole list: README's table, docker-compose.yml and the production checks are held against it by tests.
 """
 
+import hmac
 import os
 import secrets
 from collections.abc import Callable
@@ -38,9 +39,18 @@ class Environment:
         self.declared: dict[str, Variable] = {}
         self.problems: list[str] = []
 
-    def text(self, name: str, meaning: str, default: str = "", *, required: bool = False) -> str:
+    def text(
+        self,
+        name: str,
+        meaning: str,
+        default: str = "",
+        *,
+        described: str | None = None,
+        required: bool = False,
+    ) -> str:
         """A string without surrounding blanks; unset and empty are the same."""
-        return self._read(name, meaning, default, default, required, str)
+        shown = default if described is None else described
+        return self._read(name, meaning, default, shown, required, str)
 
     def secret(self, name: str, meaning: str, *, shortest: int = 50) -> str:
         """A key of at least `shortest` characters; required in production, no default anywhere."""
@@ -175,6 +185,11 @@ class Environment:
         except ValueError as error:
             self.problems.append(f"{name} {error}.")
             return default
+
+
+def derived_secret(key: str, purpose: str) -> str:
+    """A secret for one purpose, the same wherever the key is; nobody gets from it to the key."""
+    return hmac.new(key.encode(), purpose.encode(), "sha256").hexdigest()
 
 
 def generated_secret(path: Path) -> str:

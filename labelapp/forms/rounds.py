@@ -141,6 +141,10 @@ class RoundForm(PromptChoiceForm):
         initial=128,
         help_text=_("An English word is about 1.3 tokens."),
     )
+    live_prompting = forms.BooleanField(
+        label=_("Labelers may write prompts of their own and rank the answers at once"),
+        required=False,
+    )
     instructions = forms.ModelChoiceField(
         label=_("Instructions"),
         queryset=InstructionVersion.objects.none(),

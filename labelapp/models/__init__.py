@@ -2,6 +2,7 @@
 
 from labelapp.models.assignments import LETTERS, Assignment, Standing, Task
 from labelapp.models.labels import Demonstration, Ranking, RankingPlace, Rating
+from labelapp.models.live import LivePrompt
 from labelapp.models.people import ApiToken, Invite, Membership, Role, User
 from labelapp.models.projects import InstructionVersion, Project
 from labelapp.models.prompts import Prompt, PromptKind, Split, Upload, UseCase
@@ -21,6 +22,7 @@ __all__ = [
     "Demonstration",
     "InstructionVersion",
     "Invite",
+    "LivePrompt",
     "Membership",
     "ModelVersion",
     "Project",

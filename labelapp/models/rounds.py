@@ -72,6 +72,9 @@ class Round(models.Model):
     strength_asked = models.BooleanField(
         default=False, help_text="Ask how much better the best answer is than the worst."
     )
+    live_prompting = models.BooleanField(
+        default=False, help_text="Labelers may write prompts and get answers at once."
+    )
     seed = models.PositiveIntegerField(default=0)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -42,6 +42,8 @@ def instructions_add(*, project: Project, body: str, by: User | None = None) -> 
 class Choices(Handout, RatingsAsked, total=False):
     """What a round may be told beside; what is left out is as the model has it."""
 
+    live_prompting: bool
+
 
 def _choices_checked(choices: Choices) -> dict[str, Any]:
     return {**handout_checked(choices), **ratings_asked_checked(choices)}

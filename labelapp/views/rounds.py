@@ -96,6 +96,7 @@ def _like_the_last(last: Round | None) -> dict[str, Any]:
         "kinds", "use_cases", "demonstrations_wanted", "rankings_wanted", "k", "overlap",
         "overlap_tasks", "order", "random_share", "quota", "extra_overlap", "disagreement",
         "temperature", "max_new_tokens", "rating_fields", "ratings_required", "strength_asked",
+        "live_prompting",
     )  # fmt: skip
     weights = {f"weight_{kind}": weight for kind, weight in last.kind_weights.items()}
     return {name: getattr(last, name) for name in names} | weights
