@@ -1,4 +1,4 @@
-# One image for web, worker, worker-gpu and beat: docker-compose.yml says which runs what.
+# One image for web, worker, worker-gpu, serve and beat: docker-compose.yml says which runs what.
 FROM node:24-slim AS libraries
 WORKDIR /srv
 COPY package.json package-lock.json ./

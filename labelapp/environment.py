@@ -4,12 +4,14 @@ Standard library only. `labelapp.settings` declares every variable through these
 whole list: README's table, docker-compose.yml and the production checks are held against it by tests.
 """
 
+import hmac
 import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
 Value = TypeVar("Value")
 
@@ -38,9 +40,18 @@ class Environment:
         self.declared: dict[str, Variable] = {}
         self.problems: list[str] = []
 
-    def text(self, name: str, meaning: str, default: str = "", *, required: bool = False) -> str:
+    def text(
+        self,
+        name: str,
+        meaning: str,
+        default: str = "",
+        *,
+        described: str | None = None,
+        required: bool = False,
+    ) -> str:
         """A string without surrounding blanks; unset and empty are the same."""
-        return self._read(name, meaning, default, default, required, str)
+        shown = default if described is None else described
+        return self._read(name, meaning, default, shown, required, str)
 
     def secret(self, name: str, meaning: str, *, shortest: int = 50) -> str:
         """A key of at least `shortest` characters; required in production, no default anywhere."""
@@ -177,6 +188,11 @@ class Environment:
             return default
 
 
+def derived_secret(key: str, purpose: str) -> str:
+    """A secret for one purpose, the same wherever the key is; nobody gets from it to the key."""
+    return hmac.new(key.encode(), purpose.encode(), "sha256").hexdigest()
+
+
 def generated_secret(path: Path) -> str:
     """The random key kept in `path` (mode 600), made at first use; only demo and development use it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,3 +208,23 @@ def generated_secret(path: Path) -> str:
         finally:
             fresh.unlink()
     return path.read_text().strip()
+
+
+def database(url: str) -> dict[str, object]:
+    """A postgresql:// address as Django wants it; what follows `?` goes to the driver."""
+    parts = urlsplit(url)
+    options: dict[str, object] = {"connect_timeout": "10"}
+    for pair in filter(None, parts.query.split("&")):
+        name, _, value = pair.partition("=")
+        options[name] = unquote(value)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or str(options.pop("host", "")),
+        "PORT": str(parts.port or ""),
+        "OPTIONS": options,
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+    }

@@ -16,6 +16,8 @@ class Process:
     """How long it may take to end when asked; whatever it leaves is taken up by others."""
     gives_signs: bool = True
     """Whether it writes signs of life (labelapp/celery.py)."""
+    needed: bool = True
+    """Whether the demo gives up when it cannot be kept up; else it is tried again now and then."""
 
     @property
     def arguments(self) -> list[str]:
@@ -46,6 +48,7 @@ PROCESSES = (
         ("celery", "--quiet", "-A", "labelapp", "beat", "--loglevel", "INFO"),
         stop_seconds=5,
     ),
+    Process("serve", ("labelapp.serve",), stop_seconds=5, gives_signs=False, needed=False),
 )
 
 PREPARATIONS: tuple[tuple[str, ...], ...] = (

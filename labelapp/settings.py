@@ -8,13 +8,13 @@ LABELAPP_MODE says what the process is for:
 
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
 from labelapp import embedded
-from labelapp.environment import Environment, generated_secret
+from labelapp.environment import Environment, database, derived_secret, generated_secret
 from labelapp.hardware import HARDWARE
+from labelapp.log_lines import log_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -47,7 +47,7 @@ LABELAPP_STORE = env.path(
 LABELAPP_PORT = env.integer(
     "LABELAPP_PORT", "Port of the web server.", 8000, lowest=1, highest=65535
 )
-LABELAPP_BIND = env.text("LABELAPP_BIND", "Address the web server listens on.", "127.0.0.1")
+LABELAPP_BIND = env.text("LABELAPP_BIND", "Address that web and serve listen on.", "127.0.0.1")
 WEB_WORKERS = env.integer("WEB_WORKERS", "Web server processes.", 2, lowest=1, highest=256)
 WEB_THREADS = env.integer("WEB_THREADS", "Threads in each web server process.", 4, lowest=1)
 
@@ -98,28 +98,7 @@ else:
     DATABASE_URL = DATABASE_URL or _running.database_url
     REDIS_URL = REDIS_URL or _running.redis_url
 
-
-def _database(url: str) -> dict[str, object]:
-    """A postgresql:// address as Django wants it; what follows `?` goes to the driver."""
-    parts = urlsplit(url)
-    options: dict[str, object] = {"connect_timeout": "10"}
-    for pair in filter(None, parts.query.split("&")):
-        name, _, value = pair.partition("=")
-        options[name] = unquote(value)
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": unquote(parts.path.lstrip("/")),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": parts.hostname or str(options.pop("host", "")),
-        "PORT": str(parts.port or ""),
-        "OPTIONS": options,
-        "CONN_MAX_AGE": 60,
-        "CONN_HEALTH_CHECKS": True,
-    }
-
-
-DATABASES = {"default": _database(DATABASE_URL)}
+DATABASES = {"default": database(DATABASE_URL)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
     "default": {
@@ -157,6 +136,15 @@ LABELAPP_HARDWARE = env.choice(
     "default",
     "default",
 )
+LABELAPP_SERVE_URL = env.text(
+    "LABELAPP_SERVE_URL",
+    "Where serve answers live prompts, as http://host:port; without it they are answered later.",
+    f"http://127.0.0.1:{LABELAPP_PORT % 65535 + 1}" if LABELAPP_MODE == "demo" else "",
+    described="in demo mode, the port after LABELAPP_PORT",
+)
+LABELAPP_SERVE_TOKEN = env.text(
+    "LABELAPP_SERVE_TOKEN", "What serve demands.", described="made from SECRET_KEY"
+) or derived_secret(SECRET_KEY, "serve")
 MIN_DEMONSTRATIONS = env.integer(
     "MIN_DEMONSTRATIONS", "Demonstrations a round needs before training.", 8, lowest=1
 )
@@ -338,6 +326,7 @@ REST_FRAMEWORK = {
         "preview": env.rate(
             "THROTTLE_PREVIEW", "Previews of what one person is writing.", "300/minute"
         ),
+        "live": env.rate("THROTTLE_LIVE", "Live prompts from one person.", "10/minute"),
         "export": env.rate("THROTTLE_EXPORT", "Exports by one person.", "30/hour"),
     },
 }
@@ -371,30 +360,7 @@ CELERY_BEAT_SCHEDULE = {
 LOG_LEVEL = env.choice(
     "LOG_LEVEL", "How much is logged.", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"
 )
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {
-        "stdout": {
-            "class": "logging.StreamHandler",
-            "stream": "ext://sys.stdout",
-            "formatter": "plain",
-        }
-    },
-    "root": {"handlers": ["stdout"], "level": LOG_LEVEL},
-    "loggers": {
-        "django": {"handlers": [], "level": LOG_LEVEL, "propagate": True},
-        "django.server": {"handlers": [], "propagate": True},
-        "axes": {"level": "WARNING"},
-        # three lines for every sweep, every ten seconds
-        **{
-            name: {"level": "DEBUG" if LOG_LEVEL == "DEBUG" else "WARNING"}
-            for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat")
-        },
-        "httpx": {"level": "WARNING"},
-    },
-}
+LOGGING = log_config(LOG_LEVEL)
 
 if env.problems:
     raise ImproperlyConfigured(

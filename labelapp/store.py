@@ -3,6 +3,7 @@
 snapshots/<kind>-<hash>/   rows.jsonl, manifest.json          frozen
 runs/<run id>/             config.json, log.txt (ours); metrics.jsonl, checkpoints/, chunks/,
                            model/, error.json, manifest.json  (the stage's)
+device.lock                                                   held while a stage runs
 """
 
 import math
@@ -26,6 +27,11 @@ def run_folder(run_id: UUID) -> Path:
 def model_folder(run_id: UUID) -> Path:
     """The Hugging Face folder that a finished run left."""
     return run_folder(run_id) / "model"
+
+
+def device_lock() -> Path:
+    """Held locked by every GPU worker while it runs a stage; `labelapp.serve` then says "later"."""
+    return Path(settings.LABELAPP_STORE) / "device.lock"
 
 
 def finite(value: Any) -> Any:

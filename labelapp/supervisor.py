@@ -30,6 +30,7 @@ class _Child:
     process: Process
     popen: subprocess.Popen[bytes] | None = None
     ends: deque[float] = field(default_factory=deque)
+    rests_until: float = 0.0
 
 
 class Supervisor:
@@ -60,10 +61,20 @@ class Supervisor:
             if child.popen is None or child.popen.poll() is None:
                 continue
             now = time.monotonic()
+            if child.rests_until:
+                if now >= child.rests_until:
+                    child.rests_until = 0.0
+                    self._start(child)
+                continue
             child.ends.append(now)
             while now - child.ends[0] > RESTART_WINDOW:
                 child.ends.popleft()
             self.say(child.process.name, f"ended with {child.popen.returncode}")
+            if len(child.ends) > RESTARTS and not child.process.needed:
+                self.say(child.process.name, f"is tried again in {RESTART_WINDOW:g} s")
+                child.rests_until = now + RESTART_WINDOW
+                self._end([child])
+                continue
             if len(child.ends) > RESTARTS:
                 return f"{child.process.name} ends again and again; its last lines are above."
             self._end([child])

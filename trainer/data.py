@@ -140,22 +140,28 @@ def load_demonstrations(
 def load_rankings(
     folder: str | Path, codec: Codec, max_tokens: int, *, ties: bool = False
 ) -> Splits[Ranking]:
-    """Rankings as token ids. One whose answers are all tied is left out unless ``ties`` count."""
+    """Rankings as token ids, without the answers that were not judged.
+
+    A ranking is left out if fewer than two were judged, or if all are tied unless ``ties`` count.
+    """
 
     def encode(row: ComparisonRow) -> Ranking | None:
         prompt, ranks = codec.encode_prompt(row.prompt), row.ranks()
-        answers = [Example(prompt, output_ids(output, codec)) for output in row.outputs]
+        answers = [Example(prompt, output_ids(output, codec)) for output in row.judged]
         fits = all(len(answer.ids) <= max_tokens for answer in answers)
         stated = (row.strength, row.use_case, row.confidence, row.labeler_group)
         return Ranking(answers, ranks, *stated) if fits else None
 
     rows = read_snapshot(folder, "comparisons", ComparisonRow)
-    untied = [row for row in rows if ties or len(set(row.ranks())) > 1]
+    compared = [row for row in rows if len(row.judged) > 1]
+    untied = [row for row in compared if ties or len(set(row.ranks())) > 1]
     found = _split([(row.split, encode(row)) for row in untied], "rankings", max_tokens)
-    if len(untied) < len(rows):
-        tied = len(rows) - len(untied)
-        found = found._replace(notes=(*found.notes, f"{tied} rankings were all ties."))
-    return found
+    notes = []
+    if alone := len(rows) - len(compared):
+        notes.append(f"{alone} rankings judged fewer than two answers.")
+    if tied := len(compared) - len(untied):
+        notes.append(f"{tied} rankings were all ties.")
+    return found._replace(notes=(*found.notes, *notes))
 
 
 def output_ids(output: Output, codec: Codec) -> list[int]:

@@ -55,14 +55,15 @@ def generate(
     stopped: Callable[[Sequence[int]], bool] | None = None,
     progress: Callable[[int, Generated], None] | None = None,
     each_step: Callable[[], None] | None = None,
+    each_token: Callable[[int, int], None] | None = None,
 ) -> list[Generated]:
     """Draw ``answers`` completions of each prompt; row i continues ``prompts[i // answers]``.
 
     ``keys`` names the noise of each row (``len(prompts) * answers`` of them); ``temperature`` 0
     takes the likeliest token. ``stopped`` says whether a completion's ids have reached a stop
     sequence; ``progress`` is called with each row's index and completion as it ends;
-    ``each_step`` before every token, and may raise to give up. ``batch`` is the number of rows
-    decoded at once. ModelError if a prompt and its answer do not fit the
+    ``each_step`` before every token, and may raise to give up; ``each_token`` with each row's
+    index and token as it is drawn. ``batch`` is the number of rows decoded at once. ModelError if a prompt and its answer do not fit the
     model's positions; NumericError if the model gives no finite logits.
     """
     if len(keys) != len(prompts) * answers:
@@ -94,6 +95,7 @@ def generate(
                     stopped=stopped,
                     ended=ended,
                     each_step=each_step,
+                    each_token=each_token,
                 )
     finally:
         model.train(was_training)
@@ -255,6 +257,7 @@ def _decode(
     stopped: Callable[[Sequence[int]], bool] | None,
     ended: Callable[[int, Generated], None],
     each_step: Callable[[], None] | None,
+    each_token: Callable[[int, int], None] | None,
 ) -> None:
     """Draw tokens until every row of the group has ended; ``noise`` is [rows, new tokens]."""
     columns = noise.shape[1]
@@ -270,6 +273,8 @@ def _decode(
                 continue
             ids = drawn[row]
             ids.append(token)
+            if each_token is not None:
+                each_token(rows[row], token)
             finished = token in end_ids or (stopped is not None and stopped(ids))
             if finished or column == columns - 1:
                 over.add(row)

@@ -93,7 +93,11 @@ class Output:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One labeler's ranking of K outputs (K = 2 to 9), the RM data set: one line, never pairs."""
+    """One labeler's ranking of K outputs (K = 2 to 9), the RM data set: one line, never pairs.
+
+    Each output stands in one rank group or in ``not_judged``; ``all_bad`` says that none is
+    acceptable, which is another thing than that they are equal.
+    """
 
     id: str
     task_id: str
@@ -104,7 +108,7 @@ class ComparisonRow:
     rank_groups: tuple[tuple[str, ...], ...]  # output ids, best group first; a group is a tie
     ratings: dict[str, int] | None  # output id -> 1 to 7
     flags: dict[str, dict[str, bool | None]] | None  # output id -> field -> yes, no, blank
-    strength: float | None
+    strength: float | None  # how much better the best is than the worst: 1 hardly, 4 by far
     confidence: float | None
     labeler: str
     labeler_group: str | None
@@ -117,19 +121,35 @@ class ComparisonRow:
     surplus: bool
     simulated: bool
     version: int = 1  # above 1: the labeler's correction of an earlier one
+    not_judged: tuple[str, ...] = ()  # output ids that the labeler left out of the ranking
+    all_bad: bool = False
 
     def __post_init__(self) -> None:
         shown = [output.id for output in self.outputs]
         if not 2 <= len(shown) <= 9:
             raise DataError(f"ranking {self.id} has {len(shown)} outputs; 2 to 9 can be ranked.")
         placed = [output_id for group in self.rank_groups for output_id in group]
-        if sorted(placed) != sorted(shown) or len(set(shown)) != len(shown):
-            raise DataError(f"ranking {self.id} must place each of its outputs exactly once.")
+        if sorted((*placed, *self.not_judged)) != sorted(shown) or len(set(shown)) != len(shown):
+            raise DataError(
+                f"ranking {self.id} must place each of its outputs exactly once,"
+                " or name it in not_judged."
+            )
+        for rated in (self.ratings or {}, self.flags or {}):
+            if not set(rated) <= set(shown):
+                raise DataError(f"ranking {self.id} rates an output that it does not have.")
+        for rating in (self.ratings or {}).values():
+            if not 1 <= rating <= 7:
+                raise DataError(f"ranking {self.id} has the rating {rating}; it must be 1 to 7.")
+
+    @property
+    def judged(self) -> tuple[Output, ...]:
+        """The outputs that were ranked, in the order of ``outputs``."""
+        return tuple(output for output in self.outputs if output.id not in self.not_judged)
 
     def ranks(self) -> list[int]:
-        """The group (0 = best) of each output, in the order of ``outputs``."""
+        """The group (0 = best) of each output of ``judged``."""
         group_of = {oid: i for i, group in enumerate(self.rank_groups) for oid in group}
-        return [group_of[output.id] for output in self.outputs]
+        return [group_of[output.id] for output in self.judged]
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from django.urls import URLPattern, path
 
-from labelapp.api import concerns, runs, work, writing
+from labelapp.api import concerns, live, runs, work, writing
 
 _assignment = "p/<slug:slug>/assignments/<uuid:assignment_id>/"
 
 urlpatterns: list[URLPattern] = [
     path("p/<slug:slug>/next/", work.NextView.as_view(), name="api-next"),
+    path("p/<slug:slug>/live/", live.LiveView.as_view(), name="api-live"),
     path(_assignment, work.AssignmentDetailView.as_view(), name="api-assignment"),
     path(f"{_assignment}draft/", work.DraftView.as_view(), name="api-draft"),
     path(f"{_assignment}heartbeat/", work.HeartbeatView.as_view(), name="api-heartbeat"),

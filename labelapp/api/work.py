@@ -55,12 +55,22 @@ class SubmitInput(serializers.Serializer[Any]):
         required=False,
     )
     prompt = serializers.DictField(required=False)
+    not_judged = serializers.ListField(
+        child=serializers.CharField(max_length=1), max_length=9, required=False
+    )
+    all_bad = serializers.BooleanField(required=False)
+    strength = serializers.IntegerField(required=False, allow_null=True)
+    ratings = serializers.DictField(required=False)  # letter -> 1 to 7; checked by the service
+    flags = serializers.DictField(required=False)  # letter -> field -> true, false, null
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if sum(name in attrs for name in ("text", "groups", "prompt")) != 1:
             raise serializers.ValidationError(
                 {"text": "Send text (a demonstration), groups (a ranking) or prompt (a prompt)."}
             )
+        beside = sorted(set(attrs) - {"client_id", "active_ms", "idle_ms", "draft", "text"})
+        if "text" in attrs and beside:
+            raise serializers.ValidationError({beside[0]: "This belongs to a ranking."})
         return attrs
 
 

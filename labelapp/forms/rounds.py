@@ -5,7 +5,15 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from labelapp.models import InstructionVersion, Project, PromptKind, Round, UseCase
+from labelapp.models import (
+    RATING_FIELDS,
+    InstructionVersion,
+    Project,
+    PromptKind,
+    RatingField,
+    Round,
+    UseCase,
+)
 from labelapp.selectors.lists import prompt_counts
 
 PROMPTS_WANTED = ("plain_prompts_wanted", "few_shot_prompts_wanted", "user_prompts_wanted")
@@ -170,11 +178,30 @@ class RoundForm(PromptChoiceForm):
         initial=128,
         help_text=_("An English word is about 1.3 tokens."),
     )
+    live_prompting = forms.BooleanField(
+        label=_("Labelers may write prompts of their own and rank the answers at once"),
+        required=False,
+    )
     instructions = forms.ModelChoiceField(
         label=_("Instructions"),
         queryset=InstructionVersion.objects.none(),
         empty_label=None,
         help_text=_("The text that labelers read beside every task of the round."),
+    )
+
+    rating_fields = forms.MultipleChoiceField(
+        label=_("Asked of each answer before the ranking"),
+        choices=RatingField.choices,
+        initial=list(RATING_FIELDS),
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text=_("With nothing ticked, answers are only ranked."),
+    )
+    ratings_required = forms.BooleanField(
+        label=_("Take a ranking only with the overall quality of every answer"), required=False
+    )
+    strength_asked = forms.BooleanField(
+        label=_("Ask how much better the best answer is than the worst"), required=False
     )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
@@ -224,6 +251,11 @@ class RoundForm(PromptChoiceForm):
             self.add_error(
                 "overlap_tasks",
                 _("There are only %(count)s ranking tasks in this round.") % {"count": rankings},
+            )
+        asked = cleaned.get("rating_fields") or []
+        if cleaned.get("ratings_required") and RatingField.OVERALL not in asked:
+            self.add_error(
+                "ratings_required", _("Tick the overall quality above, or do not demand it.")
             )
         return cleaned
 

@@ -42,7 +42,7 @@ DROP FUNCTION labelapp_written_first();
 
 
 class Migration(migrations.Migration):
-    dependencies: ClassVar = [("labelapp", "0003_assignment")]
+    dependencies: ClassVar = [("labelapp", "0004_ratings")]
     operations: ClassVar = [
         migrations.AddField(
             model_name="round",

@@ -31,10 +31,12 @@ FOR EACH ROW WHEN ((OLD.text, OLD.assignment_id, OLD.version)
                    IS DISTINCT FROM (NEW.text, NEW.assignment_id, NEW.version))
 EXECUTE FUNCTION labelapp_label_kept();
 CREATE TRIGGER labelapp_ranking_same BEFORE UPDATE ON labelapp_ranking
-FOR EACH ROW WHEN ((OLD.task_id, OLD.assignment_id, OLD.version)
-                   IS DISTINCT FROM (NEW.task_id, NEW.assignment_id, NEW.version))
+FOR EACH ROW WHEN ((OLD.task_id, OLD.assignment_id, OLD.version, OLD.all_bad, OLD.strength)
+    IS DISTINCT FROM (NEW.task_id, NEW.assignment_id, NEW.version, NEW.all_bad, NEW.strength))
 EXECUTE FUNCTION labelapp_label_kept();
 CREATE TRIGGER labelapp_place_same BEFORE UPDATE ON labelapp_rankingplace
+FOR EACH ROW EXECUTE FUNCTION labelapp_label_kept();
+CREATE TRIGGER labelapp_rating_same BEFORE UPDATE ON labelapp_rating
 FOR EACH ROW EXECUTE FUNCTION labelapp_label_kept();
 
 CREATE FUNCTION labelapp_place_kept() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -91,6 +93,7 @@ DROP TRIGGER labelapp_ranking_kept ON labelapp_ranking;
 DROP TRIGGER labelapp_demonstration_same ON labelapp_demonstration;
 DROP TRIGGER labelapp_ranking_same ON labelapp_ranking;
 DROP TRIGGER labelapp_place_same ON labelapp_rankingplace;
+DROP TRIGGER labelapp_rating_same ON labelapp_rating;
 DROP TRIGGER labelapp_place_kept ON labelapp_rankingplace;
 DROP TRIGGER labelapp_demonstration_chain ON labelapp_demonstration;
 DROP TRIGGER labelapp_ranking_chain ON labelapp_ranking;

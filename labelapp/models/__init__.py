@@ -2,23 +2,30 @@
 
 from labelapp.models.assignments import LETTERS, Assignment, Standing, Task
 from labelapp.models.concerns import Flag, Note, Thread
-from labelapp.models.labels import Demonstration, Ranking, RankingPlace
+from labelapp.models.labels import Demonstration, Ranking, RankingPlace, Rating
+from labelapp.models.live import LivePrompt
 from labelapp.models.people import ApiToken, Invite, Membership, Role, User
 from labelapp.models.projects import InstructionVersion, Project
 from labelapp.models.prompts import Prompt, PromptKind, Split, Upload, UseCase
+from labelapp.models.rating_fields import FLAGS, HIGHEST, LOWEST, RATING_FIELDS, RatingField
 from labelapp.models.registry import ModelVersion, Run, RunInput, Snapshot, WorkerSign
 from labelapp.models.rounds import Round, Training
 from labelapp.models.samples import Sample
 from labelapp.models.sensitive import Sensitive
 
 __all__ = [
+    "FLAGS",
+    "HIGHEST",
     "LETTERS",
+    "LOWEST",
+    "RATING_FIELDS",
     "ApiToken",
     "Assignment",
     "Demonstration",
     "Flag",
     "InstructionVersion",
     "Invite",
+    "LivePrompt",
     "Membership",
     "ModelVersion",
     "Note",
@@ -27,6 +34,8 @@ __all__ = [
     "PromptKind",
     "Ranking",
     "RankingPlace",
+    "Rating",
+    "RatingField",
     "Role",
     "Round",
     "Run",

@@ -7,7 +7,7 @@ correction is a new row, the next version of the same assignment's label; the fi
 from typing import ClassVar, TypeVar
 
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -15,6 +15,7 @@ from labelapp.models.assignments import Assignment, Task
 from labelapp.models.people import User
 from labelapp.models.projects import Project
 from labelapp.models.prompts import Prompt
+from labelapp.models.rating_fields import HIGHEST, LOWEST
 from labelapp.models.samples import Sample
 
 L = TypeVar("L", bound="Label")
@@ -111,13 +112,17 @@ class Demonstration(Label):
 
 
 class Ranking(Label):
-    """One labeler's ranking of all the answers of one task."""
+    """One labeler's ranking of the answers of one task."""
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rankings")
     task = models.ForeignKey(Task, models.PROTECT, related_name="rankings")
     assignment = models.ForeignKey(Assignment, models.PROTECT, related_name="ranked")
     labeler = models.ForeignKey(User, models.PROTECT, related_name="rankings")
     client_id = models.UUIDField(unique=True)
+    all_bad = models.BooleanField(default=False, help_text="None of the answers is acceptable.")
+    strength = models.PositiveSmallIntegerField(
+        null=True, help_text="How much better the best is than the worst: 1 hardly, 4 by far."
+    )
     active_ms = models.PositiveIntegerField(null=True)
     idle_ms = models.PositiveIntegerField(null=True)
     surplus = models.BooleanField(default=False)
@@ -131,6 +136,10 @@ class Ranking(Label):
         constraints: ClassVar = [
             *_chain("ranking"),
             models.UniqueConstraint(fields=["task", "labeler", "version"], name="ranking_once"),
+            models.CheckConstraint(
+                condition=Q(strength__isnull=True) | Q(strength__gte=1, strength__lte=4),
+                name="ranking_strength",
+            ),
         ]
         indexes: ClassVar = [models.Index(fields=["project", "id"], name="ranking_list")]
 
@@ -139,11 +148,14 @@ class Ranking(Label):
 
 
 class RankingPlace(models.Model):
-    """Where one answer stands in a ranking: its group (0 best, shared is a tie), where shown."""
+    """Where one answer stands in a ranking: its group (0 best, shared is a tie), where shown.
+
+    No group means that the labeler did not judge it.
+    """
 
     ranking = models.ForeignKey(Ranking, models.CASCADE, related_name="places")
     sample = models.ForeignKey(Sample, models.PROTECT, related_name="places")
-    group = models.PositiveSmallIntegerField()
+    group = models.PositiveSmallIntegerField(null=True)
     shown = models.PositiveSmallIntegerField()
 
     class Meta:
@@ -151,8 +163,50 @@ class RankingPlace(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["ranking", "sample"], name="place_once"),
             models.UniqueConstraint(fields=["ranking", "shown"], name="place_shown_once"),
-            models.CheckConstraint(condition=Q(group__lte=8) & Q(shown__lte=8), name="place_k"),
+            models.CheckConstraint(
+                condition=(Q(group__isnull=True) | Q(group__lte=8)) & Q(shown__lte=8),
+                name="place_k",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.sample} in group {self.group}"
+        where = "not judged" if self.group is None else f"in group {self.group}"
+        return f"{self.sample} {where}"
+
+
+def _of_flags(function: str, path: str) -> Func:
+    return Func(F("flags"), Value(path), function=function, output_field=BooleanField())
+
+
+class Rating(models.Model):
+    """What a labeler said of one answer alone. Its ranking place says whose, and of which."""
+
+    place = models.OneToOneField(RankingPlace, models.CASCADE, related_name="rating")
+    overall = models.PositiveSmallIntegerField(null=True, help_text="1 to 7; null: left blank.")
+    flags = models.JSONField(
+        default=dict, help_text="Each field that was asked: true, false, or null where left blank."
+    )
+
+    class Meta:
+        ordering: ClassVar = ["place"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(overall__isnull=True) | Q(overall__gte=LOWEST, overall__lte=HIGHEST),
+                name="rating_overall",
+            ),
+            models.CheckConstraint(
+                condition=Q(_of_flags("jsonb_path_match", '$.type() == "object"')),
+                name="rating_flags_object",
+            ),
+            models.CheckConstraint(
+                condition=~Q(
+                    _of_flags(
+                        "jsonb_path_exists", '$.* ? (@.type() != "boolean" && @.type() != "null")'
+                    )
+                ),
+                name="rating_flags_yes_no_blank",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"rating {self.overall} of {self.place}"

@@ -51,6 +51,7 @@ class Run(models.Model):
         SFT = "sft", "SFT"
         REWARD = "reward", "Reward model"
         PPO = "ppo", "PPO-ptx"
+        LIVE = "live", "Live answers"
 
     class State(models.TextChoices):
         QUEUED = "queued", "Queued"
@@ -89,6 +90,13 @@ class Run(models.Model):
             ),
             models.CheckConstraint(
                 condition=~Q(state="failed") | ~Q(error=""), name="run_failed_says_why"
+            ),
+            models.UniqueConstraint(
+                fields=["round"], condition=Q(stage="live"), name="run_one_live_a_round"
+            ),
+            models.CheckConstraint(
+                condition=~Q(stage="live") | Q(state="done", round__isnull=False),
+                name="run_live_is_done",
             ),
         ]
         indexes: ClassVar = [

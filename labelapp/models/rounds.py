@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from labelapp.models.people import User
 from labelapp.models.projects import InstructionVersion, Project
+from labelapp.models.rating_fields import RATING_FIELDS, RatingField
 
 
 class Round(models.Model):
@@ -72,6 +73,20 @@ class Round(models.Model):
     kind_weights = models.JSONField(
         default=dict, blank=True, help_text="Share of each kind of task in turn; missing is 1."
     )
+    rating_fields = ArrayField(
+        models.CharField(max_length=16),
+        default=list,
+        help_text="What is asked of each answer before the ranking. Empty: answers are only ranked.",
+    )
+    ratings_required = models.BooleanField(
+        default=False, help_text="A ranking is only taken with an overall rating of each answer."
+    )
+    strength_asked = models.BooleanField(
+        default=False, help_text="Ask how much better the best answer is than the worst."
+    )
+    live_prompting = models.BooleanField(
+        default=False, help_text="Labelers may write prompts and get answers at once."
+    )
     seed = models.PositiveIntegerField(default=0)
     created_by = models.ForeignKey(User, models.SET_NULL, null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -103,6 +118,15 @@ class Round(models.Model):
             models.CheckConstraint(
                 condition=Q(random_share__gte=0) & Q(random_share__lte=1),
                 name="round_random_share",
+            ),
+            models.CheckConstraint(
+                condition=Q(rating_fields__contained_by=list(RATING_FIELDS)),
+                name="round_rating_fields",
+            ),
+            models.CheckConstraint(
+                condition=Q(ratings_required=False)
+                | Q(rating_fields__contains=[RatingField.OVERALL.value]),
+                name="round_ratings_required",
             ),
         ]
 

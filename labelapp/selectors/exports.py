@@ -3,6 +3,8 @@
 ``native``                  the snapshot's own rows file, byte for byte
 ``trl-preference``          comparisons as TRL's explicit, conversational preference form: one line
                             per pair of a ranking, ties left out
+``arena``                   rankings of two answers as battles, the form of Chatbot Arena: which side
+                            won, a tie, or both bad
 ``trl-prompt-completion``   demonstrations as TRL's conversational prompt-completion form
 """
 
@@ -48,13 +50,14 @@ def native(path: Path) -> Iterator[bytes]:
 
 
 def preference_pairs(row: Row) -> Iterator[Row]:
-    """All untied pairs of one ranking; ``prompt_group`` keeps those of a ranking together.
+    """All untied pairs of the judged answers; ``prompt_group`` keeps those of a ranking together.
 
     ``rank_gap`` is how many groups lie between the two (1: next to each other). Prompt, chosen
     and rejected are lists of messages; the prompt is in neither continuation.
     """
     group_of = {oid: place for place, group in enumerate(row["rank_groups"]) for oid in group}
-    by_rank = sorted(row["outputs"], key=lambda output: group_of[output["id"]])
+    judged = [output for output in row["outputs"] if output["id"] in group_of]
+    by_rank = sorted(judged, key=lambda output: group_of[output["id"]])
     for better, worse in combinations(by_rank, 2):
         gap = group_of[worse["id"]] - group_of[better["id"]]
         if not gap:
@@ -72,6 +75,37 @@ def preference_pairs(row: Row) -> Iterator[Row]:
             "split": row["split"],
             "version": row.get("version", 1),
         }
+
+
+def battle(row: Row) -> Iterator[Row]:
+    """A ranking of two judged answers as a battle; ``model_a`` stood first on the labeler's page.
+
+    Who won stands even where both were said to be bad; "tie (bothbad)" is an all-bad tie.
+    """
+    if len(row["outputs"]) != 2 or row.get("not_judged"):
+        return
+    by_id = {output["id"]: output for output in row["outputs"]}
+    first, second = row["shown_order"]
+    if len(row["rank_groups"]) == 1:
+        winner = "tie (bothbad)" if row.get("all_bad") else "tie"
+    else:
+        winner = "model_a" if row["rank_groups"][0] == [first] else "model_b"
+    said = {
+        side: [*row["prompt"], {"role": "assistant", "content": by_id[oid]["text"]}]
+        for side, oid in (("a", first), ("b", second))
+    }
+    yield {
+        "question_id": row["prompt_id"],
+        "model_a": by_id[first]["policy"],
+        "model_b": by_id[second]["policy"],
+        "winner": winner,
+        "judge": row["labeler"],
+        "conversation_a": said["a"],
+        "conversation_b": said["b"],
+        "turn": sum(message["role"] == "user" for message in row["prompt"]),
+        "anony": True,
+        "split": row["split"],
+    }
 
 
 def prompt_completion(row: Row) -> Iterator[Row]:
@@ -103,6 +137,7 @@ FORMATS = {
         Format(
             "trl-preference", "TRL preference", (Snapshot.Kind.COMPARISONS.value,), preference_pairs
         ),
+        Format("arena", "Arena battles", (Snapshot.Kind.COMPARISONS.value,), battle),
         Format(
             "trl-prompt-completion",
             "TRL prompt-completion",

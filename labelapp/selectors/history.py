@@ -69,16 +69,27 @@ def label_draft(label: Demonstration | Ranking, shown_order: list[int]) -> dict[
     """What a label says, as the draft of its page."""
     if isinstance(label, Demonstration):
         return {"text": label.text}
-    return {"groups": letter_groups(list(label.places.all()), shown_order)}
+    letter_of = dict(zip(shown_order, LETTERS, strict=False))
+    places = list(label.places.all())
+    rated = {letter_of[p.sample_id]: p.rating for p in places if hasattr(p, "rating")}
+    return {
+        "groups": letter_groups(places, shown_order),
+        "not_judged": [letter_of[p.sample_id] for p in places if p.group is None],
+        "all_bad": label.all_bad,
+        "strength": label.strength,
+        "ratings": {k: said.overall for k, said in rated.items() if said.overall is not None},
+        "flags": {k: said.flags for k, said in rated.items()},
+    }
 
 
 def letter_groups(places: list[RankingPlace], shown_order: list[int]) -> list[list[str]]:
     """The letters of a ranking as its labeler saw them, best group first."""
     letter_of = dict(zip(shown_order, LETTERS, strict=False))
     groups: dict[int, list[str]] = {}
-    for place in sorted(places, key=lambda place: (place.group, place.shown)):
-        groups.setdefault(place.group, []).append(letter_of[place.sample_id])
-    return list(groups.values())
+    for place in sorted(places, key=lambda place: place.shown):
+        if place.group is not None:
+            groups.setdefault(place.group, []).append(letter_of[place.sample_id])
+    return [groups[number] for number in sorted(groups)]
 
 
 # --- what was handed in
@@ -88,7 +99,7 @@ def history(*, project: Project, labeler: User, kind: str = "") -> QuerySet[Assi
     """A labeler's handed-in tasks, newest first, each with ``versions``, how many its label has."""
     found = Assignment.objects.filter(
         project=project, labeler=labeler, state__in=Assignment.HANDED_IN
-    )
+    ).exclude(task__kind=Task.Kind.PROMPT)  # a written prompt is no label
     if kind:
         found = found.filter(task__kind=kind)
     newest = [
@@ -120,7 +131,7 @@ def versions_of(assignment: Assignment) -> list[Version]:
     """All versions of an assignment's label, newest first."""
     labels = labels_of(assignment).order_by("-version")
     if assignment.task.kind == Task.Kind.RANKING:
-        labels = labels.prefetch_related("places")
+        labels = labels.prefetch_related("places__rating")
     drafts = ((label, label_draft(label, assignment.shown_order)) for label in labels)
     return [
         Version(

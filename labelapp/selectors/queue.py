@@ -10,6 +10,7 @@ from django.db.models import Exists, OuterRef, Q
 from labelapp.errors import NotFound
 from labelapp.models import (
     LETTERS,
+    RATING_FIELDS,
     Assignment,
     Project,
     Prompt,
@@ -58,6 +59,9 @@ class AssignmentView:
     instructions_body: str
     round_number: int
     token_limit: int  # longest answer of the round's model
+    rating_fields: list[str]
+    ratings_required: bool
+    strength_asked: bool
 
 
 def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> Assignment:
@@ -107,6 +111,9 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         instructions_body=task.round.instructions.body,
         round_number=task.round.number,
         token_limit=task.round.max_new_tokens,
+        rating_fields=[name for name in RATING_FIELDS if name in task.round.rating_fields],
+        ratings_required=task.round.ratings_required,
+        strength_asked=task.round.strength_asked,
     )
 
 

@@ -1,6 +1,7 @@
 """Claiming, keeping and giving back work. A claim is one short transaction."""
 
 import random
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from labelapp.errors import BadInput, LeaseExpired, NotFound, QuotaReached, StateConflict
-from labelapp.models import Assignment, Membership, Project, Sample, Task, User
+from labelapp.models import Assignment, Membership, Project, Round, Sample, Standing, Task, User
 from labelapp.services.next_task import Found, open_round, standings_of, task_next, turns
 
 DRAFT_BYTES = 200_000
@@ -68,11 +69,7 @@ def assignment_claim_next(
         return None
     round_, kinds = at_work
     standings = standings_of(round_, labeler)
-    if round_.quota and sum(each.handed_in for each in standings.values()) >= round_.quota:
-        raise QuotaReached(
-            f"You have handed in {round_.quota} tasks, which is all that one person does in "
-            f"round {round_.number}. Thank you; the next round brings new work."
-        )
+    quota_check(round_, standings)
     wanted = [each for each in kinds if kind in (None, each)]
     for turn in turns(round_, labeler, wanted, standings):
         found = task_next(turn)
@@ -82,6 +79,15 @@ def assignment_claim_next(
             if lease is not None:
                 return lease
     return None
+
+
+def quota_check(round_: Round, standings: Mapping[str, Standing]) -> None:
+    """QuotaReached for a labeler who, by their standings, has done their share of the round."""
+    if round_.quota and sum(each.handed_in for each in standings.values()) >= round_.quota:
+        raise QuotaReached(
+            f"You have handed in {round_.quota} tasks, which is all that one person does in "
+            f"round {round_.number}. Thank you; the next round brings new work."
+        )
 
 
 def _lease(found: Found, labeler: User) -> Assignment | None:
@@ -111,13 +117,37 @@ def _lease(found: Found, labeler: User) -> Assignment | None:
     return assignment
 
 
+@transaction.atomic
+def assignment_give(*, task_id: int, labeler: User) -> Assignment:
+    """This very task for this labeler. StateConflict where it is closed, done, or another's."""
+    task = Task.objects.select_for_update().get(pk=task_id)
+    own = Assignment.objects.filter(task=task, labeler=labeler).first()
+    if own is not None and own.state == Assignment.State.LEASED:
+        return own
+    if own is not None and own.state != Assignment.State.LAPSED:
+        raise StateConflict("You have finished that task.")
+    if task.state != Task.State.OPEN or task.taken >= task.overlap:
+        raise StateConflict("That task is closed, or someone else has it now.")
+    quota_check(task.round, standings_of(task.round, labeler))
+    lease = _lease(Found(task, None if own is None else own.pk), labeler)
+    if lease is None:
+        raise StateConflict("You are handing in that task in another window.")
+    return lease
+
+
 def shown_order_draw(*, task: Task, labeler: User) -> list[int]:
     """Sample ids in an order that depends on the task and the labeler alone."""
     if task.kind == Task.Kind.DEMONSTRATION:
         return []
     ids = list(Sample.objects.filter(task=task).order_by("index").values_list("pk", flat=True))
-    random.Random(f"shown order of {task.pk} for {labeler.pk}").shuffle(ids)
-    return ids
+    return shown_shuffle(task_id=task.pk, labeler_id=labeler.pk, items=ids)
+
+
+def shown_shuffle(*, task_id: int, labeler_id: int, items: list[int]) -> list[int]:
+    """The order in which this labeler sees a task's answers, given in the order of their index."""
+    shuffled = list(items)
+    random.Random(f"shown order of {task_id} for {labeler_id}").shuffle(shuffled)
+    return shuffled
 
 
 def _expect_token(assignment: Assignment, token: UUID | None) -> None:

@@ -101,4 +101,5 @@ def demo_round_open(project: Project) -> Round | None:
         k=4,
         temperature=1.0,
         max_new_tokens=48,
+        live_prompting=True,
     )

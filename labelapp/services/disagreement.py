@@ -33,11 +33,16 @@ def rankings_distance(rankings: Sequence[Mapping[int, int]]) -> float:
 
 
 def task_distance(task: Task) -> float:
-    """How far the rankings of a task, but the surplus ones, are apart."""
-    places = RankingPlace.objects.filter(ranking__task=task, ranking__surplus=False)
+    """How far the rankings of a task, as first handed in and but the surplus ones, are apart in what
+    all judged.
+    """
+    places = RankingPlace.objects.filter(
+        ranking__task=task, ranking__surplus=False, ranking__version=1, group__isnull=False
+    )
     groups: dict[int, dict[int, int]] = {}
     for ranking, sample, group in places.values_list("ranking_id", "sample_id", "group"):
-        groups.setdefault(ranking, {})[sample] = group
+        if group is not None:  # judged
+            groups.setdefault(ranking, {})[sample] = group
     return rankings_distance(list(groups.values()))
 
 

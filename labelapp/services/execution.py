@@ -5,10 +5,12 @@ fails the run, a database that is away is waited for while the child goes on, an
 another worker has taken ends the child here.
 """
 
+import fcntl
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -28,7 +30,7 @@ from labelapp.services.run_leases import (
     run_release,
 )
 from labelapp.services.samples import samples_import
-from labelapp.store import model_folder, snapshot_folder
+from labelapp.store import device_lock, model_folder, snapshot_folder
 from labelapp.trainer_gateway import (
     FOLDER_BUSY,
     STOPPED,
@@ -55,6 +57,16 @@ DATABASE_AWAY = (OperationalError, InterfaceError)
 DATABASE_SECONDS = 1.0
 
 Answer = TypeVar("Answer")
+
+
+@contextmanager
+def _device() -> Iterator[None]:
+    """Hold the device while a stage runs, beside other workers: who answers live prompts looks."""
+    path = device_lock()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 class _Gone(Exception):
@@ -158,7 +170,8 @@ class _Execution:
     def _work(self) -> None:
         run = self._ask(lambda: Run.objects.get(pk=self.run_id))
         token = {"run_id": self.run_id, "token": self.token}
-        code = 0 if is_finished(self.run_id) else self._train(run)
+        with _device():
+            code = 0 if is_finished(self.run_id) else self._train(run)
         self._beat(now=True)  # its last figures
         if is_finished(self.run_id):
             made = self._verified()

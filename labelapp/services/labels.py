@@ -1,5 +1,6 @@
 """Handing in: the label and the assignment's state in one transaction; a retry is safe."""
 
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from labelapp.services.assignments import (
     idle_ms_bounded,
 )
 from labelapp.services.disagreement import ranking_compared
+from labelapp.services.ratings import ratings_checked, ratings_store
 from labelapp.services.settling import settles_at
 
 TEXT_LIMIT = 60_000
@@ -206,21 +208,48 @@ def own_answer_submit(
     return written
 
 
-def groups_checked(groups: list[list[str]], k: int) -> list[list[str]]:
-    """Groups of letters, best first, each of the first ``k`` letters in exactly one."""
+def groups_checked(
+    groups: list[list[str]], k: int, not_judged: Collection[str] = ()
+) -> list[list[str]]:
+    """Groups of letters, best first; each of the first ``k`` letters is in one, or not judged."""
     placed = [letter for group in groups for letter in group]
-    unknown = sorted(set(placed) - set(LETTERS[:k]))
+    unknown = sorted({*placed, *not_judged} - set(LETTERS[:k]))
     if unknown:
         raise BadInput(f"There is no answer {unknown[0]}.", fields={"groups": "Unknown letter."})
     if len(placed) != len(set(placed)):
         raise BadInput("An answer stands in two places.", fields={"groups": "Placed twice."})
-    missing = [letter for letter in LETTERS[:k] if letter not in placed]
-    if missing:
+    both = sorted(set(placed) & set(not_judged))
+    if both:
         raise BadInput(
-            f"Place every answer before you submit: {', '.join(missing)} not placed yet.",
+            f"Answer {both[0]} is ranked and marked as not judged; choose one of the two.",
+            fields={"not_judged": "Ranked too."},
+        )
+    missing = [letter for letter in LETTERS[:k] if letter not in placed]
+    if set(missing) - set(not_judged):
+        raise BadInput(
+            "Place every answer before you submit, or mark it as not judged:"
+            f" {', '.join(each for each in missing if each not in not_judged)} not placed yet.",
             fields={"groups": "Not all placed."},
         )
+    if not placed:
+        raise BadInput(
+            "Judge at least one answer, or skip the task.", fields={"groups": "Nothing judged."}
+        )
     return [group for group in groups if group]
+
+
+def _strength_checked(strength: int | None, *, asked: bool) -> int | None:
+    if strength is not None and not asked:
+        raise BadInput(
+            "This round does not ask how much better the best answer is; leave out strength.",
+            fields={"strength": "Not asked."},
+        )
+    if strength is not None and not 1 <= strength <= 4:
+        raise BadInput(
+            "strength must be from 1 (hardly better) to 4 (far better).",
+            fields={"strength": "Out of range."},
+        )
+    return strength
 
 
 @transaction.atomic
@@ -234,8 +263,17 @@ def ranking_submit(
     idle_ms: int | None = None,
     draft: dict[str, Any] | None = None,
     project: Project | None = None,
+    not_judged: Collection[str] = (),
+    all_bad: bool = False,
+    strength: int | None = None,
+    ratings: Mapping[str, Any] | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> Ranking:
-    """Store a whole ranking; ``groups`` are letters as shown, best first, a group is a tie."""
+    """Store a ranking and what was said of each answer alone.
+
+    ``groups`` are letters as shown, best first, a group is a tie; what is ``not_judged`` is in
+    none. ``ratings`` (1 to 7) and ``flags`` (field -> true, false, null) are by letter.
+    """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     expect_kind(assignment, Task.Kind.RANKING)
     earlier = _earlier(Ranking, assignment, client_id)
@@ -243,19 +281,32 @@ def ranking_submit(
         return earlier
     if assignment.owes_own_answer:
         raise StateConflict("Write your own answer first; then you see those to rank.")
-    groups = groups_checked(groups, len(assignment.shown_order))
+    round_ = assignment.task.round
+    k = len(assignment.shown_order)
+    groups = groups_checked(groups, k, not_judged)
+    strength = _strength_checked(strength, asked=round_.strength_asked)
+    said = ratings_checked(
+        round_=round_,
+        letters=LETTERS[:k],
+        ratings=ratings or {},
+        flags=flags or {},
+        not_judged=not_judged,
+    )
     ranking = Ranking.objects.create(
         task_id=assignment.task_id,
         client_id=client_id,
+        all_bad=all_bad,
+        strength=strength,
         **_hand_in(Ranking, assignment, active_ms, idle_ms, draft),
     )
     group_of = {letter: i for i, group in enumerate(groups) for letter in group}
-    RankingPlace.objects.bulk_create(
+    places = RankingPlace.objects.bulk_create(
         RankingPlace(
-            ranking=ranking, sample_id=sample_id, group=group_of[LETTERS[shown]], shown=shown
+            ranking=ranking, sample_id=sample_id, group=group_of.get(LETTERS[shown]), shown=shown
         )
         for shown, sample_id in enumerate(assignment.shown_order)
     )
+    ratings_store(places, said)
     if ranking.version == 1:
         ranking_compared(ranking, assignment.task)
     return ranking

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Unpack
+from typing import Any, Unpack
 
 from django.db import transaction
 from django.db.models import Max
@@ -22,7 +22,8 @@ from labelapp.models import (
     Task,
     User,
 )
-from labelapp.services.handout import Handout, check_range, handout_checked
+from labelapp.services.handout import PROMPTS_WANTED, Handout, check_range, handout_checked
+from labelapp.services.ratings import RatingsAsked, ratings_asked_checked
 from labelapp.services.runs import LIVE, run_cancel, sampling_queue
 
 
@@ -37,6 +38,16 @@ def instructions_add(*, project: Project, body: str, by: User | None = None) -> 
     return InstructionVersion.objects.create(
         project=project, number=last + 1, body=body, created_by=by
     )
+
+
+class Choices(Handout, RatingsAsked, total=False):
+    """What a round may be told beside; what is left out is as the model has it."""
+
+    live_prompting: bool
+
+
+def _choices_checked(choices: Choices) -> dict[str, Any]:
+    return {**handout_checked(choices), **ratings_asked_checked(choices)}
 
 
 def prompts_for_labeling(
@@ -112,7 +123,10 @@ def _tasks_create(round_: Round, prompts: list[int]) -> None:
     Task.objects.bulk_create(_prompt_tasks(round_), batch_size=1000)
 
 
-def _current_policy(project: Project) -> ModelVersion:
+def _policy_ready(project: Project) -> ModelVersion:
+    """Who answers in the next round; StateConflict where it cannot be opened now."""
+    if project.rounds.filter(state=Round.State.OPEN).exists():
+        raise StateConflict("A round is open already; close it before you open the next.")
     policy = project.versions.filter(
         role=ModelVersion.Role.POLICY, state=ModelVersion.State.CURRENT
     ).first()
@@ -137,7 +151,7 @@ def round_open(
     use_cases: Collection[str] = (),
     instructions: InstructionVersion | None = None,
     seed: int | None = None,
-    **handout: Unpack[Handout],
+    **choices: Unpack[Choices],
 ) -> Round:
     """Open the next round with its tasks; ranking tasks wait until the policy has answered.
 
@@ -147,17 +161,14 @@ def round_open(
     check_range("temperature", temperature, 0, 2)
     check_range("max_new_tokens", max_new_tokens, 1, 4096)
     check_range("overlap", overlap, 1, 20)
+    chosen = _choices_checked(choices)
     locked = Project.objects.select_for_update().get(pk=project.pk)
-    if locked.rounds.filter(state=Round.State.OPEN).exists():
-        raise StateConflict("A round is open already; close it before you open the next.")
-    policy = _current_policy(locked)
+    policy = _policy_ready(locked)
     instructions = instructions or locked.instructions.order_by("-number").first()
     if instructions is None:
         raise StateConflict("Write the labelers' instructions first.")
     prompts = prompts_for_labeling(locked, kinds, use_cases)
-    handout = handout_checked(handout)
-    to_write = handout.get("plain_prompts_wanted", 0) + handout.get("few_shot_prompts_wanted", 0)
-    to_write += handout.get("user_prompts_wanted", 0)
+    to_write = sum(chosen.get(name, 0) for name in PROMPTS_WANTED)
     if not prompts and (demonstrations_wanted or rankings_wanted or not to_write):
         raise BadInput("No prompt fits; choose more kinds or use cases, or upload prompts.")
     if demonstrations_wanted < 1 and rankings_wanted < 1 and to_write < 1:
@@ -179,7 +190,7 @@ def round_open(
         overlap_tasks=overlap_tasks,
         seed=number if seed is None else seed,
         created_by=by,
-        **handout,
+        **chosen,
     )
     _tasks_create(round_, prompts)
     if rankings_wanted:

@@ -14,6 +14,7 @@ from django.db.models import FilteredRelation, Q, QuerySet
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
+    LivePrompt,
     ModelVersion,
     Project,
     Prompt,
@@ -125,7 +126,7 @@ def sampling_queue(*, round: Round) -> Run | None:
     found = round.runs.filter(stage=Run.Stage.SAMPLE).exclude(state=Run.State.DONE).first()
     if found is not None:
         return found if found.state in LIVE else run_retry(run=found)
-    return _sample_run(
+    run = _sample_run(
         project=round.project,
         version=round.policy,
         prompts=prompts,
@@ -137,6 +138,8 @@ def sampling_queue(*, round: Round) -> Run | None:
             "seed": round.seed,
         },
     )
+    LivePrompt.objects.filter(round=round, task__state=Task.State.WAITING).update(run=run)
+    return run
 
 
 @transaction.atomic

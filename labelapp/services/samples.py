@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from django.db import transaction
 
-from labelapp.models import Round, Run, Sample, Task
+from labelapp.models import LivePrompt, Round, Run, Sample, Task
 from labelapp.store import clean_text
 from labelapp.trainer_gateway import SampleRow
 
@@ -34,7 +34,7 @@ def samples_import(*, run: Run, rows: Iterable[SampleRow]) -> int:
         tasks = {task.prompt_id: task for task in waiting if task.prompt_id is not None}
     version_id = run.inputs.values_list("version_id", flat=True).get(role="model")
     samples = [
-        _sample(run, version_id, prompt_id, task, row)
+        sample_of(run, version_id, prompt_id, task, row)
         for prompt_id, task in tasks.items()
         for row in of_prompt[prompt_id]
     ]
@@ -44,9 +44,10 @@ def samples_import(*, run: Run, rows: Iterable[SampleRow]) -> int:
     return len(samples)
 
 
-def _sample(
+def sample_of(
     run: Run, version_id: int | None, prompt_id: int, task: Task | None, row: SampleRow
 ) -> Sample:
+    """A drawn answer as a row of ours, unsaved."""
     assert version_id is not None
     return Sample(
         project_id=run.project_id,
@@ -66,11 +67,15 @@ def _sample(
 
 @transaction.atomic
 def unanswered_tasks_close(*, run: Run) -> int:
-    """After a round's sampling: close the ranking tasks whose prompt was too long to be answered."""
+    """After a round's sampling: close the ranking tasks whose prompt was too long to be answered.
+
+    Live prompts that came when the run had begun wait for the next.
+    """
     if run.round_id is None:
         return 0
-    return Task.objects.filter(
-        round_id=run.round_id,
-        kind=Task.Kind.RANKING,
-        state=Task.State.WAITING,
-    ).update(state=Task.State.CLOSED)
+    later = LivePrompt.objects.filter(round_id=run.round_id).exclude(run=run)
+    return (
+        Task.objects.filter(round_id=run.round_id, kind=Task.Kind.RANKING, state=Task.State.WAITING)
+        .exclude(pk__in=later.values("task_id"))
+        .update(state=Task.State.CLOSED)
+    )

@@ -166,7 +166,7 @@ def _rankings(project: Project, include_simulated: bool) -> QuerySet[Ranking]:
     found = project.rankings.current().filter(surplus=False)
     if not include_simulated:
         found = found.filter(simulated=False)
-    places = RankingPlace.objects.select_related("sample__version").order_by("shown")
+    places = RankingPlace.objects.select_related("sample__version", "rating").order_by("shown")
     return (
         found.order_by("pk")
         .select_related("task__prompt", "task__round__instructions")
@@ -194,8 +194,14 @@ def _output(place: RankingPlace) -> Output:
 def _comparison_row(label: Ranking) -> ComparisonRow:
     places = list(label.places.all())
     groups: dict[int, list[RankingPlace]] = {}
-    for place in sorted(places, key=lambda place: (place.group, place.sample.index)):
-        groups.setdefault(place.group, []).append(place)
+    for place in sorted(places, key=lambda place: place.sample.index):
+        if place.group is not None:
+            groups.setdefault(place.group, []).append(place)
+    rated = {
+        str(place.sample_id): said
+        for place in places
+        if (said := getattr(place, "rating", None)) is not None
+    }
     prompt, round_ = label.task.prompt, label.task.round
     return ComparisonRow(
         id=str(label.pk),
@@ -204,11 +210,14 @@ def _comparison_row(label: Ranking) -> ComparisonRow:
         outputs=tuple(_output(p) for p in sorted(places, key=lambda place: place.sample.index)),
         shown_order=tuple(str(place.sample_id) for place in places),
         rank_groups=tuple(
-            tuple(str(place.sample_id) for place in group) for group in groups.values()
+            tuple(str(place.sample_id) for place in groups[group]) for group in sorted(groups)
         ),
-        ratings=None,
-        flags=None,
-        strength=None,
+        not_judged=tuple(str(place.sample_id) for place in places if place.group is None),
+        all_bad=label.all_bad,
+        ratings={oid: said.overall for oid, said in rated.items() if said.overall is not None}
+        or None,
+        flags={oid: said.flags for oid, said in rated.items() if said.flags} or None,
+        strength=None if label.strength is None else float(label.strength),
         confidence=None,
         labeler=labeler_pseudonym(label.labeler_id),
         labeler_group=None,

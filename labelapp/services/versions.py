@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from labelapp.errors import StateConflict
 from labelapp.models import ModelVersion, Project, Run, User
+from labelapp.policy_server import policy_announce
 from labelapp.trainer_gateway import Outcome, notes
 
 ROLES = {
@@ -34,6 +35,8 @@ def version_register(*, run: Run, outcome: Outcome) -> ModelVersion | None:
         return found
     others = project.versions.filter(role=role)
     first = run.stage == Run.Stage.BASE and not others.filter(state=_State.CURRENT).exists()
+    if first:
+        policy_announce(run.pk)
     return ModelVersion.objects.create(
         project=project,
         role=role,
@@ -110,6 +113,8 @@ def _make_current(version: ModelVersion, by: User | None) -> None:
     version.promoted_by = by
     version.promoted_at = timezone.now()
     version.save(update_fields=["state", "promoted_by", "promoted_at"])
+    if version.role == ModelVersion.Role.POLICY:
+        policy_announce(version.run_id)
 
 
 def _reward_model_of(version: ModelVersion) -> ModelVersion | None:

@@ -122,11 +122,12 @@ def labeler_agreement(round_: Round) -> Agreement:
     for task, ranking, sample, group in places.values_list(
         "ranking__task_id", "ranking_id", "sample_id", "group"
     ):
-        groups[task][ranking][sample] = group
+        if group is not None:  # not judged
+            groups[task][ranking][sample] = group
     total = Agreement(0, 0)
     for rankings in groups.values():
         for one, two in combinations(rankings.values(), 2):
-            samples = sorted(one)
+            samples = sorted(one.keys() & two.keys())
             total += pairwise_agreement([one[s] for s in samples], [two[s] for s in samples])
     return total
 

@@ -4,7 +4,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,9 +154,21 @@ class Labeler:
             assignment=assignment["id"],
             texts=[answer["text"] for answer in assignment["answers"]],
         )
-        return {"groups": [[letters[i] for i in group] for group in groups]}
+        ranked = [[letters[i] for i in group] for group in groups]
+        demanded = assignment.get("ratings_required", False)
+        return {"groups": ranked} | ({"ratings": ratings_of(ranked)} if demanded else {})
 
 
 def _own_first(assignment: Mapping[str, Any]) -> bool:
     """Whether the answers to rank are held back until one of its own is written."""
     return bool(assignment["kind"] == RANKING and assignment.get("step") == "write")
+
+
+def ratings_of(groups: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Ratings, 1 to 7, that say no more than the ranking: the best 7, the worst 1, evenly between."""
+    last = max(len(groups) - 1, 1)
+    return {
+        letter: round(7 - 6 * place / last)
+        for place, group in enumerate(groups)
+        for letter in group
+    }

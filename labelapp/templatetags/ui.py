@@ -65,7 +65,7 @@ class NavItem:
 
 _STEERING = (Role.ADMIN, Role.RESEARCHER)
 _NAV: tuple[tuple[str | Promise, str, str, tuple[Role, ...], frozenset[str]], ...] = (
-    (_("Work"), "work", "pen-line", (Role.LABELER,), frozenset({"task"})),
+    (_("Work"), "work", "pen-line", (Role.LABELER,), frozenset({"task", "live"})),
     (_("History"), "history", "history", (Role.LABELER,), frozenset({"history-label"})),
     (
         _("Rounds"),

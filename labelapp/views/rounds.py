@@ -95,7 +95,8 @@ def _like_the_last(last: Round | None) -> dict[str, Any]:
     names = (
         "kinds", "use_cases", "demonstrations_wanted", "rankings_wanted", "k", "overlap",
         "overlap_tasks", "write_first", "order", "random_share", "quota", "extra_overlap",
-        "disagreement", "temperature", "max_new_tokens",
+        "disagreement", "temperature", "max_new_tokens", "rating_fields", "ratings_required",
+        "strength_asked", "live_prompting",
     )  # fmt: skip
     weights = {f"weight_{kind}": weight for kind, weight in last.kind_weights.items()}
     stated = {"stated_use_cases": "\n".join(last.stated_use_cases)}

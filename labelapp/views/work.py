@@ -13,7 +13,18 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from labelapp.errors import QuotaReached
-from labelapp.models import Assignment, Flag, Membership, Role, Round, Task, UseCase
+from labelapp.models import (
+    HIGHEST,
+    LOWEST,
+    Assignment,
+    Flag,
+    Membership,
+    RatingField,
+    Role,
+    Round,
+    Task,
+    UseCase,
+)
 from labelapp.selectors.concerns import answers_unseen, thread_of
 from labelapp.selectors.history import undo_open
 from labelapp.selectors.progress import labeler_progress
@@ -27,6 +38,7 @@ from labelapp.selectors.queue import (
 )
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.views.access import member
+from labelapp.views.rating_fields import flags_asked, strength_steps
 from labelapp.views.wording import keys_for, task_wording
 
 TEMPLATES = {
@@ -124,6 +136,10 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "flag_categories": Flag.Category.choices,
         "thread": thread_of(assignment),
         "keys": keys_for(membership.user, seen.kind),
+        "rate_overall": RatingField.OVERALL in seen.rating_fields,
+        "scale": range(LOWEST, HIGHEST + 1),
+        "flags": flags_asked(seen.rating_fields),
+        "strengths": strength_steps(),
     }
     own_first = seen.kind == Task.Kind.RANKING and seen.step == "write"
     kind = Task.Kind.DEMONSTRATION if own_first else Task.Kind(seen.kind)
@@ -152,6 +168,7 @@ def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
         "idle_ms": seen.idle_ms,
         "token_limit": seen.token_limit,
         "letters": [answer.letter for answer in seen.answers],
+        "ratings_required": seen.ratings_required,
     }
 
 

@@ -1,10 +1,10 @@
 /**
  * The strip at the foot of the ranking page: a chip per answer, in places from best to worst. Chips are
- * dragged (mouse and touch) into a place, between two places, or back; arrow keys move the focused chip.
+ * dragged (mouse and touch) into a place, between two places, among those not judged, or back; arrow keys move the focused chip.
  */
 
 import { fill } from "./assignment.js";
-import { groups, insert, missing, placeOf, put, step, takeOut } from "./ranking_state.js";
+import { groups, insert, missing, placeOf, put, setAside, step, takeOut } from "./ranking_state.js";
 
 const made = (tag, className, text = "") => {
   const element = document.createElement(tag);
@@ -14,25 +14,28 @@ const made = (tag, className, text = "") => {
 };
 
 export class RankStrip {
-  /** `change(slots, letter)` is told what a drag or a key asks for; `choose(letter)` what was tapped. */
+  /** `change(state, letter)` is told what a drag or a key asks for; `choose(letter)` what was tapped. */
   constructor({ root, letters, words, change, choose }) {
     Object.assign(this, { root, letters, words, change, choose });
     this.tray = made("div", "rank-tray");
     this.tray.dataset.tray = "";
+    this.aside = made("div", "rank-aside");
+    this.aside.dataset.aside = words.not_judged;
     this.slots = letters.map((_, n) => this.#zone("rank-slot", "slot", n));
     this.gaps = letters.map((_, n) => this.#zone("rank-gap", "gap", n));
     this.gaps.push(this.#zone("rank-gap", "gap", letters.length));
     const line = made("div", "rank-line");
     this.slots.forEach((slot, n) => line.append(this.gaps[n], slot));
     line.append(this.gaps[letters.length]);
-    root.append(line, this.tray);
+    root.append(line, this.tray, this.aside);
     this.chips = new Map(letters.map((letter) => [letter, this.#chip(letter)]));
     this.#draggable();
   }
 
-  /** Draw `slots`; `armed` is the letter that a digit would place. */
-  draw(slots, armed) {
-    this.current = slots;
+  /** Draw a state; `armed` is the letter that a digit would place. */
+  draw(state, armed) {
+    this.current = state;
+    const { slots } = state;
     const focused = document.activeElement?.dataset?.letter;
     const last = slots.findLastIndex((slot) => slot.length > 0);
     const list = groups(slots);
@@ -50,7 +53,8 @@ export class RankStrip {
       this.gaps[n].dataset.sign = before && slot.length > 0 ? ">" : "";
     });
     this.gaps[slots.length].dataset.sign = "";
-    const left = missing(slots, this.letters);
+    const left = missing(state, this.letters);
+    this.aside.replaceChildren(...state.aside.map((letter) => this.chips.get(letter)));
     this.tray.replaceChildren(...left.map((letter) => this.chips.get(letter)));
     this.tray.hidden = left.length === 0;
     for (const [n, zone] of this.slots.entries()) {
@@ -60,7 +64,8 @@ export class RankStrip {
       const place = list.findIndex((group) => group.includes(letter));
       chip.classList.toggle("placed", place >= 0);
       chip.classList.toggle("armed", letter === armed);
-      const where = place < 0 ? this.words.not_placed : this.words.places[place];
+      const unplaced = state.aside.includes(letter) ? this.words.not_judged : this.words.not_placed;
+      const where = place < 0 ? unplaced : this.words.places[place];
       chip.setAttribute("aria-label", fill(this.words.chip, { letter, place: where }));
     }
     if (focused) this.chips.get(focused)?.focus({ preventScroll: true });
@@ -88,7 +93,7 @@ export class RankStrip {
   }
 
   #draggable() {
-    for (const zone of [...this.slots, ...this.gaps, this.tray]) {
+    for (const zone of [...this.slots, ...this.gaps, this.tray, this.aside]) {
       window.Sortable.create(zone, {
         group: "rank",
         draggable: ".rank-chip",
@@ -110,13 +115,15 @@ export class RankStrip {
   }
 
   /** What dropping a letter on a zone makes of the ranking. */
-  #dropped(letter, { slot, gap }) {
-    if (slot !== undefined) return put(this.current, letter, Number(slot));
-    if (gap === undefined) return takeOut(this.current, letter);
-    const before = this.current.slice(0, Number(gap)).filter((each) => each.length > 0).length;
-    const here = placeOf(this.current, letter);
-    const alone = here >= 0 && this.current[here].length === 1;
-    if (alone && (here === Number(gap) || here + 1 === Number(gap))) return this.current;
-    return insert(this.current, letter, before);
+  #dropped(letter, { slot, gap, aside }) {
+    const state = this.current;
+    if (slot !== undefined) return put(state, letter, Number(slot));
+    if (aside !== undefined) return setAside(state, letter);
+    if (gap === undefined) return takeOut(state, letter);
+    const before = groups(state.slots.slice(0, Number(gap))).length;
+    const here = placeOf(state.slots, letter);
+    const alone = here >= 0 && state.slots[here].length === 1;
+    if (alone && (here === Number(gap) || here + 1 === Number(gap))) return state;
+    return insert(state, letter, before);
   }
 }

@@ -59,6 +59,27 @@ def test_frozen_rankings_load_as_the_trainers_rows_ties_included() -> None:
     assert [output.token_ids for output in row.outputs] == [(0, 2), (1, 2), (2, 2), (3, 2)]
 
 
+def test_frozen_partial_rankings_load_with_their_ratings() -> None:
+    project = make_project()
+    round_ = make_round(project, rating_fields=["overall", "sexual"], strength_asked=True)
+    said = {
+        "not_judged": ["B"],
+        "all_bad": True,
+        "strength": 2,
+        "ratings": {"A": 1, "C": 3},
+        "flags": {"A": {"sexual": True}},
+    }
+    rank(project, round_, [["C"], ["A"], ["D"]], **said)
+    frozen = snapshot_freeze(project=project, kind="comparisons")
+    (row,) = read_rows(snapshot_folder(frozen.name) / "rows.jsonl", ComparisonRow)
+    a, b, c, d = row.shown_order
+    assert row.not_judged == (b,)
+    assert {o.id: n for o, n in zip(row.judged, row.ranks(), strict=True)} == {c: 0, a: 1, d: 2}
+    assert (row.all_bad, row.strength) == (True, 2.0)
+    assert row.ratings == {a: 1, c: 3}
+    assert row.flags == {a: {"sexual": True}, c: {"sexual": None}}
+
+
 def test_frozen_prompts_and_their_manifest_load() -> None:
     project = make_project()
     make_prompts(project, 2)

@@ -40,12 +40,14 @@ def wait_until(question: Callable[[], T], *, seconds: float, what: str) -> T:
 
 @contextmanager
 def stack(environment: Mapping[str, str]) -> Iterator[str]:
-    """Web, worker, GPU worker and beat under the demo's own supervisor; gives the address."""
+    """Web, worker, GPU worker and beat (and serve, where its address is set) under the demo's own supervisor; gives the address."""
     port = free_port()
     before = dict(os.environ)
     os.environ.update(dict(environment) | {"LABELAPP_PORT": str(port), "PYTHONUNBUFFERED": "1"})
     output = io.StringIO()
-    supervisor = Supervisor(PROCESSES, output=output)
+    served = bool(os.environ.get("LABELAPP_SERVE_URL"))
+    wanted = tuple(p for p in PROCESSES if served or p.name != "serve")
+    supervisor = Supervisor(wanted, output=output)
     supervisor.start()
     ended: list[str] = []
 

@@ -67,9 +67,12 @@ def write_one(page: Page, text: str) -> None:
 
 
 def rank_one(page: Page) -> None:
-    """Place every answer by keyboard: letter, then digit."""
+    """Rate and place every answer by keyboard: a digit and Enter; then letter and digit."""
     letters = page.locator("[data-answer]").evaluate_all("all => all.map(a => a.dataset.answer)")
     assert letters == list("ABC")
+    for rating in "467":
+        page.keyboard.press(rating)
+        page.keyboard.press("Enter")
     for place, letter in enumerate(reversed(letters), 1):
         page.keyboard.press(letter.lower())
         page.keyboard.press(str(place))

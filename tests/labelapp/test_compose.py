@@ -74,7 +74,9 @@ def test_the_gpu_worker_reserves_a_gpu_and_can_be_multiplied() -> None:
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert VARIABLE.fullmatch(deploy["replicas"])
     others = [name for name in OURS if "deploy" in OURS[name]]
-    assert others == ["worker-gpu"]
+    assert others == ["worker-gpu", "serve"]
+    (serving,) = SERVICES["serve"]["deploy"]["resources"]["reservations"]["devices"]
+    assert serving == device
 
 
 def test_web_and_workers_share_the_store() -> None:

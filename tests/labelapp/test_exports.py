@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from labelapp.errors import NotFound, SnapshotMismatch
 from labelapp.models import Demonstration, Prompt, Role, Snapshot
-from labelapp.selectors.exports import export_lines, preference_pairs
+from labelapp.selectors.exports import battle, export_lines, preference_pairs
 from labelapp.services.snapshots import snapshot_freeze
 from labelapp.store import snapshot_folder
 from tests.factories import make_member, make_project, make_round, make_task
@@ -70,6 +70,38 @@ def test_a_pair_is_explicit_and_conversational_and_names_both_policies() -> None
     assert pair["rejected"] == [{"role": "assistant", "content": " says a"}]
     assert (pair["policy_chosen"], pair["policy_rejected"]) == ("policy-1", "policy-0")
     assert (pair["prompt_group"], pair["task_id"]) == ("7", "3")
+
+
+@pytest.mark.parametrize(
+    ("groups", "all_bad", "winner"),
+    [
+        ([["a"], ["b"]], False, "model_b"),  # b stood first on the page
+        ([["b"], ["a"]], False, "model_a"),
+        ([["a", "b"]], False, "tie"),
+        ([["a", "b"]], True, "tie (bothbad)"),
+        ([["b"], ["a"]], True, "model_a"),
+    ],
+)
+def test_a_ranking_of_two_is_a_battle_with_its_side_stored(
+    groups: list[list[str]], all_bad: bool, winner: str
+) -> None:
+    of_two = row(groups, "ab") | {
+        "prompt_id": "5",
+        "shown_order": ["b", "a"],
+        "all_bad": all_bad,
+        "not_judged": [],
+    }
+    (line,) = battle(of_two)
+    assert line["winner"] == winner
+    assert (line["model_a"], line["model_b"]) == ("policy-1", "policy-0")
+    assert line["conversation_a"][-1]["content"] == " says b"
+    assert line["conversation_b"][0] == {"role": "user", "content": "Name three rivers."}
+    assert line["turn"] == 1
+
+
+def test_what_was_not_a_choice_between_two_is_no_battle() -> None:
+    assert list(battle(row([["a"], ["b"], ["c"]], "abc"))) == []
+    assert list(battle(row([["a"]], "ab") | {"not_judged": ["b"]})) == []
 
 
 @pytest.fixture

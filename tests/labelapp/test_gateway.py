@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pytest_django import Settings
 
 from labelapp.errors import BadInput, SnapshotMismatch
 from labelapp.run_logs import MetricsTail, failure_sentence, last_words, metrics_line
@@ -22,6 +23,7 @@ from labelapp.trainer_gateway import (
     is_finished,
     notes,
     outcome,
+    serve_write,
     snapshot_write,
 )
 
@@ -167,3 +169,22 @@ def test_what_a_database_cannot_hold_is_replaced() -> None:
     figures = {"loss": float("inf"), "a\x00": [float("nan"), 1.5, "b\x00"]}
     assert finite(figures) == {"loss": None, "a\ufffd": [None, 1.5, "b\ufffd"]}
     assert clean_text("ok \ud83d") == "ok ?"
+
+
+def test_the_policy_server_is_set_up_as_the_profile_samples_and_holds_no_secret(
+    settings: Settings, store: Path, tmp_path: Path
+) -> None:
+    settings.LABELAPP_VAR = tmp_path
+    settings.LABELAPP_TRAINING = "test"
+    command = serve_write("127.0.0.1", 8001)
+    assert command[1:4] == ["-m", "trainer", "serve"]
+    plain = json.loads(Path(command[-1]).read_text())
+    assert plain == {
+        "host": "127.0.0.1",
+        "port": 8001,
+        "models": str(store),
+        "busy_file": str(store / "device.lock"),
+        "max_prompt_tokens": 160,
+        "threads": 1,
+        "precision": "fp32",
+    }

@@ -13,7 +13,8 @@ from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from labelapp.models import User
+from labelapp.models import LivePrompt, Round, User
+from tests.factories import client_id, make_task
 from tests.labelapp.steering_cast import Cast, make_cast, signed_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("store")]
@@ -63,6 +64,8 @@ DOORS = {
     "project": Door(ROLES),
     "work": Door(LABELER),
     "work-next": Door(LABELER, POST),
+    "live": Door(LABELER),
+    "live-rank": Door(LABELER, POST),
     "task": Door(LABELER),
     "work-undo": Door(LABELER, POST),
     "correct": Door(LABELER, POST),
@@ -73,6 +76,7 @@ DOORS = {
     "concerns": Door(ADMIN),
     "thread-answer": Door(ADMIN, POST),
     "flag-done": Door(ADMIN, POST),
+    "task-difference": Door(LABELER),
     "rounds": Door(WATCHERS),
     "round-new": Door(ADMIN, BOTH),
     "round-new-counts": Door(ADMIN),
@@ -119,6 +123,7 @@ DOORS = {
     "api-concerns": Door(LABELER, BOTH),
     "api-flag": Door(LABELER, POST),
     "api-note": Door(LABELER, POST),
+    "api-live": Door(LABELER, POST),
     "api-run": Door(WATCHERS),
     "api-run-series": Door(WATCHERS),
 }
@@ -154,6 +159,7 @@ def address(name: str, cast: Cast) -> str:
             "prompt": cast.project.prompts.earliest("pk").pk,
             "thread": cast.project.threads.get().pk,
             "flag": cast.project.flags.get().pk,
+            "live": cast.project.live_prompts.values_list("pk", flat=True).first(),
         }.get(name.split("-")[0]),
     }
     (pattern,) = [each for each in ALL if each.name == name]
@@ -176,7 +182,18 @@ def test_every_address_has_a_line_here() -> None:
 @pytest.fixture
 def cast(_settings_for_tests: None) -> Cast:
     cache.clear()
-    return make_cast()
+    made = make_cast()
+    Round.objects.update(live_prompting=True)
+    task = make_task(made.round, "ranking")
+    LivePrompt.objects.create(
+        project=made.project,
+        round=made.round,
+        labeler=made.people["labeler"],
+        prompt=task.prompt,
+        task=task,
+        client_id=client_id(),
+    )
+    return made
 
 
 def expected(door: Door, actor: str, path: str) -> Callable[[int], bool]:

@@ -38,7 +38,9 @@ def demonstrate(project: Project, round_: Round, text: str = "Because.") -> Demo
     )
 
 
-def rank(project: Project, round_: Round, groups: list[list[str]] | None = None) -> Ranking:
+def rank(
+    project: Project, round_: Round, groups: list[list[str]] | None = None, **said: Any
+) -> Ranking:
     labeler = make_member(project)
     make_task(round_, kind="ranking")
     claimed = assignment_claim_next(project=project, labeler=labeler, kind="ranking")
@@ -48,6 +50,7 @@ def rank(project: Project, round_: Round, groups: list[list[str]] | None = None)
         labeler=labeler,
         groups=groups or [["B"], ["A", "D"], ["C"]],
         client_id=client_id(),
+        **said,
     )
 
 

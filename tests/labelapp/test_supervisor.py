@@ -91,3 +91,25 @@ def test_a_process_that_never_stays_up_ends_it_all_with_a_sentence(folder: Path)
     assert reason.startswith("hasty ends again and again")
     assert output.getvalue().count("ended with 0") == RESTARTS + 1
     assert "hasty | no such setting" in output.getvalue()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_not_needed_rests_and_ends_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labelapp.supervisor.RESTARTS", 1)
+    monkeypatch.setattr("labelapp.supervisor.RESTART_WINDOW", 2.0)
+    module(folder, "optional", "print('no model')")
+    output = io.StringIO()
+    process = Process("optional", ("optional",), stop_seconds=1, needed=False)
+    supervisor = Supervisor((process,), output)
+    supervisor.start()
+    deadline = time.monotonic() + 30
+    while "is tried again in 2 s" not in output.getvalue() and time.monotonic() < deadline:
+        assert supervisor.watch(every=0.1) is None
+    rested = output.getvalue().count("ended with 0")
+    assert rested == 2
+    while output.getvalue().count("ended with 0") == rested and time.monotonic() < deadline:
+        assert supervisor.watch(every=0.1) is None
+    supervisor.end()
+    assert output.getvalue().count("ended with 0") > rested

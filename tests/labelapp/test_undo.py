@@ -136,7 +136,7 @@ def test_undo_opens_the_task_again_with_what_was_handed_in() -> None:
 
 def test_undo_puts_every_answer_back_in_its_place() -> None:
     done = handed_in("ranking")
-    assert undo(done).draft == {"groups": GROUPS}
+    assert undo(done).draft["groups"] == GROUPS
     assert not RankingPlace.objects.exists()
 
 

@@ -14,7 +14,7 @@ from django.db import connection
 
 from labelapp.embedded import EmbeddedServers
 from labelapp.processes import PROCESSES
-from labelapp.settings import _database
+from labelapp.settings import database
 from tests.recovery.conftest import ROOT, eventually, stage_processes
 
 
@@ -61,7 +61,7 @@ class Site:
         path = self.folder / f"{name}.log"
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    def kill_database(self) -> None:
+    def killdatabase(self) -> None:
         """SIGKILL to PostgreSQL's main process, and wait until all of it is gone."""
         pid = self.servers.postgres_pid()
         assert pid is not None
@@ -88,7 +88,7 @@ def site_in(folder: Path, settings: Any, *, durable: bool) -> Iterator[Site]:
     addresses = site.servers.acquire()
     before = dict(connection.settings_dict)
     connection.close()
-    connection.settings_dict.update(_database(addresses.database_url))
+    connection.settings_dict.update(database(addresses.database_url))
     settings.LABELAPP_STORE = site.store
     site.store.mkdir()
     try:

@@ -122,6 +122,28 @@ def test_an_all_tied_ranking_is_left_out_and_told(tmp_path: Path, codec: Codec) 
     assert found.notes == ("1 rankings were all ties.",)
 
 
+def test_answers_that_were_not_judged_are_in_no_pair(tmp_path: Path, codec: Codec) -> None:
+    row = comparison_row(2)
+    ids = [o.id for o in row.outputs]
+    partial = dataclasses.replace(
+        row,
+        id="partial",
+        rank_groups=((ids[2],), (ids[0],)),
+        not_judged=tuple({*ids} - {ids[0], ids[2]}),
+    )
+    alone = dataclasses.replace(
+        row, id="alone", rank_groups=((ids[1],),), not_judged=tuple({*ids} - {ids[1]})
+    )
+    folder = write_snapshot(tmp_path / "s", "comparisons", [partial, alone])
+    found = load_rankings(folder, codec, 200, ties=True)
+    (ranking,) = found.train
+    assert ranking.ranks == [1, 0]
+    assert [answer.completion for answer in ranking.answers] == [
+        output_ids(row.outputs[i], codec) for i in (0, 2)
+    ]
+    assert found.notes == ("1 rankings judged fewer than two answers.",)
+
+
 # ---- batches --------------------------------------------------------------------------------
 
 

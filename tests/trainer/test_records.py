@@ -24,6 +24,7 @@ from trainer.records import (
     write_atomic,
     write_manifest,
 )
+from trainer.strict import from_plain
 
 PROMPT = PromptRow(
     "p1", (Message("user", "Wie viele Fische? \U0001f41f\n"),), "test", "user", "chat"
@@ -81,11 +82,29 @@ def test_ranks_follow_the_order_of_the_outputs() -> None:
     assert comparison().ranks() == [1, 0, 2, 1]
 
 
+def test_what_was_not_judged_has_no_rank() -> None:
+    row = comparison(rank_groups=(("d",), ("a",)), not_judged=("b", "c"))
+    assert [output.id for output in row.judged] == ["a", "d"]
+    assert row.ranks() == [1, 0]
+
+
+def test_a_row_from_before_partial_rankings_judged_everything() -> None:
+    line = json.loads(row_line(comparison()))
+    del line["not_judged"], line["all_bad"]
+    assert from_plain(ComparisonRow, line, where="line", error=DataError) == comparison()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"rank_groups": (("a",), ("b",))}, "must place each of its outputs exactly once"),
         ({"rank_groups": (("a", "b", "c", "d"), ("a",))}, "exactly once"),
+        ({"not_judged": ("a",)}, "exactly once, or name it in not_judged"),
+        ({"not_judged": ("e",)}, "exactly once"),
+        ({"ratings": {"e": 4}}, "rates an output that it does not have"),
+        ({"flags": {"e": {}}}, "rates an output that it does not have"),
+        ({"ratings": {"a": 8}}, "has the rating 8; it must be 1 to 7"),
+        ({"ratings": {"a": 0}}, "has the rating 0"),
         ({"outputs": (output("a"),), "rank_groups": (("a",),)}, "has 1 outputs; 2 to 9"),
         ({"outputs": tuple(map(output, "abcdefghij"))}, "has 10 outputs; 2 to 9"),
     ],

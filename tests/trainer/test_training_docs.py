@@ -9,6 +9,7 @@ from trainer.config import (
     PPOConfig,
     PretrainConfig,
     RewardConfig,
+    ServeConfig,
     SFTConfig,
     TrainConfig,
 )
@@ -20,7 +21,15 @@ ROWS = {m[1]: m[2].strip() for m in re.finditer(r"^\| `(\w+)` \| ([^|]*)\|", PAG
 def test_every_setting_is_on_the_page_and_no_other() -> None:
     known = {
         field.name
-        for stage in (TrainConfig, PretrainConfig, SFTConfig, RewardConfig, PPOConfig, BestConfig)
+        for stage in (
+            TrainConfig,
+            PretrainConfig,
+            SFTConfig,
+            RewardConfig,
+            PPOConfig,
+            BestConfig,
+            ServeConfig,
+        )
         for field in dataclasses.fields(stage)
     }
     assert known - ROWS.keys() == set()
@@ -29,7 +38,7 @@ def test_every_setting_is_on_the_page_and_no_other() -> None:
 
 def test_the_numbers_on_the_page_are_the_defaults() -> None:
     checked = 0
-    for stage in (TrainConfig, PretrainConfig, PPOConfig, SFTConfig):
+    for stage in (TrainConfig, PretrainConfig, PPOConfig, SFTConfig, ServeConfig):
         for field in dataclasses.fields(stage):
             said = ROWS[field.name]
             number = re.fullmatch(r"[\d.e-]+", said) and isinstance(field.default, int | float)

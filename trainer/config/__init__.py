@@ -9,7 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.config.drawing import BaseConfig, BestConfig, Precision, SampleConfig, TextConfig
+from trainer.config.drawing import (
+    BaseConfig,
+    BestConfig,
+    Precision,
+    SampleConfig,
+    ServeConfig,
+    TextConfig,
+)
 from trainer.config.ppo import KLEstimator, PPOConfig
 from trainer.config.training import (
     MixtureSource,
@@ -37,9 +44,11 @@ __all__ = [
     "Precision",
     "PretrainConfig",
     "RewardConfig",
+    "SERVE",
     "SFTConfig",
     "STAGES",
     "SampleConfig",
+    "ServeConfig",
     "TextConfig",
     "TrainConfig",
     "TrainOn",
@@ -64,19 +73,25 @@ _POSITIVE = {
     "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "generate_batch", "eval_every",
     "epoch_examples", "pack_tokens", "eval_new_tokens",
     "kl_target", "kl_horizon", "null_space_gradients", "null_space_sequences", "lora_alpha",
-    "vllm_timeout",
+    "vllm_timeout", "port", "keep",
 }  # fmt: skip
 _NOT_NEGATIVE = {
     "temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale", "missing_end_penalty",
-    "frozen_states_mb", "lora_rank", "lora_dropout", "value_warmup",
+    "frozen_states_mb", "lora_rank", "lora_dropout", "value_warmup", "waiting",
 }  # fmt: skip
+
+
+SERVE = "serve"
+"""No stage, as it makes nothing and has no end, but it has settings too."""
 
 
 def config_from_plain(stage: str, plain: Any) -> Any:
     """Settings of a stage from parsed JSON; ConfigError names what does not fit."""
-    if stage not in STAGES:
+    if stage not in STAGES and stage != SERVE:
         raise ConfigError(f"There is no stage {stage!r}; there are {', '.join(STAGES)}.")
-    config = from_plain(STAGES[stage], plain, where=f"{stage} settings", error=ConfigError)
+    config = from_plain(
+        STAGES.get(stage, ServeConfig), plain, where=f"{stage} settings", error=ConfigError
+    )
     for name, value in vars(config).items():
         if name in _POSITIVE and value is not None and not value > 0:
             raise ConfigError(f"{stage} settings.{name} is {value}; it must be above 0.")

@@ -87,6 +87,37 @@ class BestConfig(SampleConfig):
         check_reward(self.reward, self.reward_function)
 
 
+@dataclass(frozen=True)
+class ServeConfig:
+    """Keep a policy loaded and answer over HTTP: ``serve``, which is no stage and has no run folder.
+
+    The token that it demands comes from the environment: SERVE_TOKEN.
+    """
+
+    model: str = ""
+    """Model folder to start with; empty waits until it is told of one."""
+    name: str = ""
+    """What that model is called in requests; empty takes the folder's name."""
+    models: str = ""
+    """Folder under which every model must lie; empty is anywhere."""
+    host: str = "127.0.0.1"
+    port: int = 8001
+    keep: int = 2
+    """Models in memory at once, the one that answers among them; at least 2, or a swap would have to unload first."""
+    waiting: int = 3
+    """Requests that wait behind the one being answered; more are told to come later."""
+    busy_file: str = ""
+    """A file that whoever trains holds locked (flock): meanwhile requests are told to come later."""
+    max_prompt_tokens: int = 1024
+    """As in stage ``sample``: longer prompts are refused."""
+    threads: int = 0
+    precision: Precision = "bf16"
+
+    def __post_init__(self) -> None:
+        if self.keep < 2:
+            raise ConfigError(f"serve settings.keep is {self.keep}; it must be at least 2.")
+
+
 def check_reward(reward: str, function: str | None) -> None:
     if reward and function is not None:
         raise ConfigError(

@@ -1,0 +1,181 @@
+/** Live prompting: send the prompt, show each answer as it is written, lead to the ranking page. */
+
+const page = JSON.parse(document.getElementById("page-data").textContent);
+const words = JSON.parse(document.getElementById("wording").textContent);
+const form = document.getElementById("live-form");
+const prompt = document.getElementById("prompt");
+const useCase = document.getElementById("use-case");
+const ask = document.getElementById("ask");
+const says = document.getElementById("says");
+const answers = document.getElementById("answers");
+const rank = document.getElementById("rank");
+const again = document.getElementById("again");
+
+/* what is typed is kept on this device until the server has it; its id makes a second try count once */
+function kept() {
+  try {
+    return JSON.parse(localStorage.getItem(page.key)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function keep(draft) {
+  try {
+    if (draft) localStorage.setItem(page.key, JSON.stringify(draft));
+    else localStorage.removeItem(page.key);
+  } catch {
+    /* no storage here: the page itself still holds it */
+  }
+}
+
+let draft = kept();
+if (draft.text && !prompt.value) prompt.value = draft.text;
+if (draft.useCase) useCase.value = draft.useCase;
+
+/* another text is another prompt */
+function typed() {
+  const same = draft.text === prompt.value && draft.useCase === useCase.value;
+  draft = {
+    text: prompt.value,
+    useCase: useCase.value,
+    id: same && draft.id ? draft.id : newId(),
+  };
+  keep(draft);
+}
+
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+function busy(is) {
+  ask.disabled = is;
+  prompt.readOnly = is;
+  useCase.disabled = is;
+  answers.setAttribute("aria-busy", String(is));
+}
+
+function card(letter) {
+  return answers.querySelector(`[data-letter="${letter}"]`);
+}
+
+function clear() {
+  for (const each of answers.querySelectorAll(".answer")) {
+    each.classList.remove("whole");
+    each.querySelector(".answer-text").textContent = "";
+  }
+  answers.hidden = true;
+  rank.hidden = true;
+  again.hidden = true;
+}
+
+/** Act on one line; true once the prompt is no longer to be typed. */
+function heard(line) {
+  if (line.event === "text" || line.event === "answer") {
+    if (answers.hidden) says.textContent = words.writing;
+    answers.hidden = false;
+    const shown = card(line.letter).querySelector(".answer-text");
+    shown.textContent = line.event === "text" ? shown.textContent + line.text : line.text;
+    card(line.letter).classList.toggle("whole", line.event === "answer");
+    return false;
+  }
+  if (line.event === "kept") {
+    says.textContent = words.asking;
+    return false;
+  }
+  if (line.event === "refused") {
+    says.textContent = line.message;
+    draft = { ...draft, id: newId() };
+    keep(draft);
+    busy(false);
+    prompt.focus();
+    return true;
+  }
+  keep(null);
+  draft = {};
+  says.textContent = words[line.event] ?? "";
+  if (line.event === "ready") {
+    rank.href = line.url;
+    rank.hidden = false;
+    rank.focus();
+  } else {
+    answers.hidden = true;
+    again.hidden = false;
+    again.querySelector("a").focus();
+  }
+  return true;
+}
+
+async function listen(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let ended = false;
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return ended;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) ended = heard(JSON.parse(line)) || ended;
+  }
+}
+
+function csrfToken() {
+  const prefix = `${page.csrf_cookie}=`;
+  const cookie = document.cookie.split("; ").find((pair) => pair.startsWith(prefix));
+  return cookie
+    ? decodeURIComponent(cookie.slice(prefix.length))
+    : document.querySelector("[name=csrfmiddlewaretoken]").value;
+}
+
+function failed(message) {
+  says.textContent = message;
+  answers.hidden = true;
+  busy(false);
+  prompt.focus();
+}
+
+async function send() {
+  if (ask.disabled) return;
+  if (!prompt.value.trim()) {
+    says.textContent = words.empty;
+    prompt.focus();
+    return;
+  }
+  typed();
+  clear();
+  busy(true);
+  try {
+    const response = await fetch(page.url, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", "X-CSRFToken": csrfToken() },
+      body: JSON.stringify({ client_id: draft.id, text: draft.text, use_case: draft.useCase }),
+    });
+    if (!response.ok) {
+      const error = (await response.json().catch(() => null))?.error ?? {};
+      const signedOut = response.status === 401 || error.code === "not_authenticated";
+      const said = response.status === 429 ? words.slow : error.message || words.cut;
+      failed(signedOut ? words.signed_out : said);
+      return;
+    }
+    if (!(await listen(response.body))) failed(words.cut);
+  } catch {
+    failed(words.cut);
+  }
+}
+
+prompt.addEventListener("input", typed);
+useCase.addEventListener("change", typed);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  send();
+});
+prompt.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    send();
+  }
+});
