@@ -108,7 +108,7 @@ def history(*, project: Project, labeler: User, kind: str = "") -> QuerySet[Assi
             .order_by("-version")
             .values("version")[:1]
         )
-        for model in (Demonstration, Ranking)
+        for model in (Ranking, Demonstration)  # with a ranking may come an answer of one's own
     ]
     return (
         found.select_related("task__prompt", "task__round")

@@ -26,7 +26,6 @@ from labelapp.models import (
     Run,
     RunInput,
     Sample,
-    Split,
     Task,
     User,
 )
@@ -38,10 +37,9 @@ from labelapp.policy_server import (
     policy_load,
     policy_state,
 )
-from labelapp.pseudonyms import labeler_pseudonym
 from labelapp.services.assignments import assignment_give, quota_check, shown_shuffle
 from labelapp.services.next_task import standings_of
-from labelapp.services.prompts import AUTHOR_LIMIT, prompt_checked, split_of_author
+from labelapp.services.prompts import AUTHOR_LIMIT, labeler_as_author, prompt_checked
 from labelapp.services.runs import sampling_queue
 from labelapp.services.samples import sample_of
 from labelapp.store import clean_text
@@ -111,12 +109,9 @@ def _again(live: LivePrompt, labeler: User) -> tuple[LivePrompt, bool]:
 
 
 def _prompt(project: Project, labeler: User, text: str, use_case: str) -> Prompt:
-    author = labeler_pseudonym(labeler.pk)
+    author, split = labeler_as_author(labeler)
     given = {"kind": PromptKind.PLAIN, "use_case": use_case, "author": author, "text": text}
     checked = prompt_checked({name: str(value) for name, value in given.items()})
-    # what is written to be ranked is there to learn from: never of the test split
-    split = split_of_author(author)
-    split = Split.TRAIN if split == Split.TEST else split
     try:
         with transaction.atomic():
             return Prompt.objects.create(

@@ -16,8 +16,10 @@ from labelapp.models import (
     Sensitive,
     Split,
     UseCase,
+    User,
 )
 from labelapp.models.prompts import conversation_text, text_fingerprint
+from labelapp.pseudonyms import labeler_pseudonym
 
 AUTHOR_LIMIT = 200
 """Prompts of one author at most (InstructGPT, appendix A)."""
@@ -46,6 +48,16 @@ def split_of_author(author: str) -> str:
     """train (70 %), valid (10 %) or test (20 %), by a hash of the author, once for ever."""
     bucket = int(hashlib.sha256(author.encode()).hexdigest(), 16) % 10
     return Split.TRAIN if bucket < 7 else Split.VALID if bucket == 7 else Split.TEST
+
+
+def labeler_as_author(labeler: User) -> tuple[str, str]:
+    """Under what name, and in which split, all stands that a labeler writes as a prompt.
+
+    It is written to be learned from: never of the test split.
+    """
+    author = f"labeler-{labeler_pseudonym(labeler.pk)}"
+    split = split_of_author(author)
+    return author, Split.TRAIN if split == Split.TEST else split
 
 
 def _text(plain: dict[str, Any], name: str, *, required: bool = True, limit: int = 200) -> str:

@@ -7,10 +7,9 @@ from django.db import IntegrityError, transaction
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import Assignment, Project, Prompt, PromptKind, Task, User
-from labelapp.pseudonyms import labeler_pseudonym
 from labelapp.services.assignments import assignment_lock
 from labelapp.services.labels import assignment_close, expect_kind
-from labelapp.services.prompts import AUTHOR_LIMIT, PromptInput, prompt_checked, split_of_author
+from labelapp.services.prompts import AUTHOR_LIMIT, PromptInput, labeler_as_author, prompt_checked
 
 
 def few_shot_text(parts: dict[str, Any]) -> str:
@@ -75,7 +74,7 @@ def written_prompt_submit(
     earlier = _earlier(assignment, client_id)
     if earlier is not None:
         return earlier
-    author = f"labeler-{labeler_pseudonym(labeler.pk)}"
+    author, split = labeler_as_author(labeler)
     checked = _checked(assignment.task, prompt, author)
     mine = Prompt.objects.filter(project_id=assignment.project_id, author=author)
     if mine.count() >= AUTHOR_LIMIT:
@@ -89,7 +88,7 @@ def written_prompt_submit(
                 kind=checked.kind,
                 use_case=checked.use_case,
                 author=author,
-                split=split_of_author(author),
+                split=split,
                 text=checked.text,
                 parts=checked.parts,
                 fingerprint=checked.fingerprint,

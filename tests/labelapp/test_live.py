@@ -254,8 +254,9 @@ def test_a_round_that_does_not_allow_it_takes_none_not_even_by_hand(labeler: Use
 
 
 def test_no_live_prompt_is_of_the_test_split(round_: Round, monkeypatch) -> None:
-    held_out = next(f"a{i}" for i in range(50) if split_of_author(f"a{i}") == "test")
-    monkeypatch.setattr("labelapp.services.live.labeler_pseudonym", lambda pk: held_out)
+    names = (f"a{i}" for i in range(50))
+    held_out = next(name for name in names if split_of_author(f"labeler-{name}") == "test")
+    monkeypatch.setattr("labelapp.services.prompts.labeler_pseudonym", lambda pk: held_out)
     labeler = factories.make_member(round_.project)
     assert write(round_, labeler)[0].prompt.split == "train"
 

@@ -16,7 +16,7 @@ from labelapp.selectors.progress import labeler_progress, round_progress
 from labelapp.selectors.queue import queue_counts
 from labelapp.services import written_prompts
 from labelapp.services.assignments import assignment_claim_next
-from labelapp.services.prompts import split_of_author
+from labelapp.services.prompts import labeler_as_author, split_of_author
 from labelapp.services.rounds import instructions_add, round_close, round_open
 from labelapp.services.snapshots import snapshot_freeze
 from labelapp.services.written_prompts import written_prompt_submit
@@ -91,7 +91,7 @@ def test_a_plain_prompt_is_stored_with_its_author_and_split(
     assert Prompt.objects.count() == 1
     assert (made.kind, made.use_case, made.text) == ("plain", "brainstorming", PLAIN["text"])
     assert made.author == f"labeler-{labeler_pseudonym(labeler.pk)}"
-    assert made.split == split_of_author(made.author)
+    assert (made.author, made.split) == labeler_as_author(labeler)
     assignment.refresh_from_db()
     assert assignment.state == Assignment.State.SUBMITTED
     with pytest.raises(StateConflict, match="finished"):
