@@ -10,8 +10,8 @@ from django.utils.translation import gettext_lazy
 
 from labelapp.errors import BadInput
 
-ANSWERS = frozenset("abcdefghi123456789")
-"""Single keys that choose and place the answers of a ranking."""
+ANSWERS = frozenset("abcdefghijkost123456789")
+"""Single keys that choose, place and rate the answers of a ranking."""
 RESERVED = frozenset({"?", "escape", "tab", "enter", " ", "mod+c", "mod+v", "mod+x", "mod+a"})
 _KEYS = re.compile(r"(mod\+)?(\S|enter)")
 
@@ -43,6 +43,10 @@ ACTIONS = (
     Action("undo", gettext_lazy("Undo in the ranking"), "mod+z", "ranking"),
     Action("tie", gettext_lazy("Tie with the answer above"), "=", "ranking"),
     Action("out", gettext_lazy("Take an answer out of the ranking"), "0", "ranking"),
+    Action("aside", gettext_lazy("Leave an answer not judged"), "n", "ranking"),
+    Action("rest", gettext_lazy("Leave the rest not judged"), "r", "ranking"),
+    Action("all-bad", gettext_lazy("Say that all answers are bad"), "x", "ranking"),
+    Action("compare", gettext_lazy("Compare the words of two answers"), "w", "ranking"),
 )
 
 
@@ -78,7 +82,9 @@ def _problem(action: Action, key: str) -> str:
     if action.hands_in and not key.startswith("mod+"):
         return _("What hands in or takes back needs Ctrl, so that no slip does it.")
     if action.page != "demonstration" and key in ANSWERS:
-        return _("Single letters A to I and digits 1 to 9 are for the answers of a ranking.")
+        return _(
+            "The letters A to K, O, S and T and the digits 1 to 9 are for the answers of a ranking."
+        )
     return ""
 
 

@@ -25,7 +25,7 @@ _KEYS = {
     RatingField.INAPPROPRIATE: "c",
     RatingField.HALLUCINATION: "h",
     RatingField.CONSTRAINT_MET: "s",
-    RatingField.SEXUAL: "x",
+    RatingField.SEXUAL: "k",
     RatingField.VIOLENT: "t",
     RatingField.ENCOURAGES_HARM: "e",
     RatingField.DENIGRATES: "d",

@@ -136,11 +136,11 @@ def test_the_counts_of_a_new_round_follow_what_is_ticked(
     page.goto(f"{live_server.url}/p/garden/rounds/new/")
     counts = page.locator("#round-counts")
     expect(counts).to_contain_text(f"{Prompt.objects.count()} prompts fit.")
-    page.get_by_label("User-based").check()
+    page.get_by_role("checkbox", name="User-based").check()
     expect(counts).to_contain_text("1 prompt fits.")
     expect(page.locator("#count-use_cases-open_qa")).to_have_text("0")
     expect(page.locator("#count-use_cases-chat")).to_have_text("1")
-    page.get_by_label("User-based").uncheck()
+    page.get_by_role("checkbox", name="User-based").uncheck()
     page.get_by_label("Open QA").check()
     expect(counts).to_contain_text(f"{Prompt.objects.count() - 1} prompts fit.")
 

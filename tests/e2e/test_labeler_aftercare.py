@@ -137,7 +137,7 @@ def test_a_key_of_ones_own_works_and_stands_in_the_overview(at_desk: Desk) -> No
     at_desk.task("ranking")
     page = at_desk.page
     page.goto(f"{at_desk.url}/account/")
-    page.get_by_label("Pause").press("x")
+    page.get_by_label("Pause").press("q")
     page.get_by_label("Submit", exact=True).press("Control+s")
     assert complaints(page) == []
     page.get_by_role("button", name="Save keys").click()
@@ -146,10 +146,10 @@ def test_a_key_of_ones_own_works_and_stands_in_the_overview(at_desk: Desk) -> No
     page.keyboard.press("p")
     expect(page.locator("#pause")).to_be_hidden()
     page.keyboard.press("?")
-    expect(page.locator("#keys")).to_contain_text("X")
+    expect(page.locator("#keys kbd", has_text="Q").first).to_be_visible()
     expect(page.locator("#submit kbd")).to_have_text("Ctrl S")
     page.keyboard.press("Escape")
-    page.keyboard.press("x")
+    page.keyboard.press("q")
     expect(page.locator("#pause")).to_be_visible()
     page.keyboard.press("Enter")
     page.keyboard.type("a1b2c3d4")

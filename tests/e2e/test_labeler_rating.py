@@ -71,7 +71,7 @@ def test_answers_are_rated_one_by_one_with_keys_and_then_ranked(at_desk: Desk) -
 def test_a_rating_half_done_is_there_again_after_a_reload(at_desk: Desk) -> None:
     assignment = at_desk.take()
     page = at_desk.page
-    keys(page, "6 v Enter 3")
+    keys(page, "6 t Enter 3")
     expect(page.locator("#saved")).to_have_attribute("data-state", "saved")
     assignment.refresh_from_db()
     assert assignment.draft["ratings"] == {"A": 6, "B": 3}
@@ -204,4 +204,11 @@ def test_two_answers_are_compared_word_by_word_from_the_keyboard(at_desk: Desk) 
     keys(page, "b w")
     dialog = page.get_by_role("dialog", name="Compare the words")
     expect(dialog.locator("ins").first).to_be_visible()
-    expect(dialog.get_by_label("From")).to_have_value("B")
+    expect(dialog.get_by_role("combobox", name="From")).to_have_value("B")
+    expect(dialog.get_by_role("combobox", name="to", exact=True)).to_have_value("C")
+    assert complaints(page) == []
+    dialog.get_by_role("combobox", name="to", exact=True).select_option("B")
+    expect(dialog).to_contain_text("Choose two different answers.")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert at_desk.said() == "Nothing is placed yet."

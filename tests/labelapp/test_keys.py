@@ -26,7 +26,7 @@ def test_the_first_keys_fit_together() -> None:
 
 
 def test_only_what_differs_is_kept() -> None:
-    assert keys_checked(FIRST | {"pause": "X "}) == {"pause": "x"}
+    assert keys_checked(FIRST | {"pause": "Q "}) == {"pause": "q"}
 
 
 def test_two_actions_of_one_page_never_share_a_key() -> None:
@@ -36,7 +36,7 @@ def test_two_actions_of_one_page_never_share_a_key() -> None:
 
 
 def test_actions_of_different_pages_may_share_a_key() -> None:
-    assert keys_checked({"tie": "t", "editor": "t"}) == {"tie": "t", "editor": "t"}
+    assert keys_checked({"tie": "q", "editor": "q"}) == {"tie": "q", "editor": "q"}
 
 
 @pytest.mark.parametrize("name", ["submit", "undo-submit"])
@@ -57,10 +57,10 @@ def test_keys_of_the_browser_and_of_the_overview_are_refused(key: str) -> None:
 
 
 def test_a_page_gets_the_keys_of_its_own_actions() -> None:
-    given = page_keys(chosen={"tie": "t"}, bare=False, page="ranking")
+    given = page_keys(chosen={"tie": "q"}, bare=False, page="ranking")
     assert given["bare"] is False
     actions = given["actions"]
-    assert {"first": "=", "keys": "t"} in actions  # type: ignore[operator]
+    assert {"first": "=", "keys": "q"} in actions  # type: ignore[operator]
     assert {"first": "e", "keys": "e"} not in actions  # type: ignore[operator]
 
 
@@ -112,7 +112,7 @@ def test_a_conflict_is_told_beside_its_field_and_nothing_is_saved(
 
 
 def test_all_keys_can_be_had_back(client: Client, labeler: User) -> None:
-    account_keys_set(user=labeler, wanted={"pause": "x"}, bare=False)
+    account_keys_set(user=labeler, wanted={"pause": "q"}, bare=False)
     client.post("/account/keys/", {"first": "yes"})
     labeler.refresh_from_db()
     assert (labeler.keys, labeler.bare_keys) == ({}, True)
