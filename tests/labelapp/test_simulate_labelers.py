@@ -142,7 +142,7 @@ def test_they_write_their_own_answer_first_where_the_round_wants_it(
     path = demonstrations_file(tmp_path, project, kind="ranking")
     done = crew_run(project=project, plan=Plan(url=live_server.url, count=2, demonstrations=path))
     assert (done.demonstrations, done.rankings) == (0, 3)
-    written = project.demonstrations.filter(simulated=True, assignment__ranking__isnull=False)
+    written = project.demonstrations.filter(simulated=True, assignment__ranked__isnull=False)
     assert written.count() == 3
 
 

@@ -13,8 +13,8 @@ from django.core.management import call_command
 from django.db import connection
 
 from labelapp.embedded import EmbeddedServers
+from labelapp.environment import database
 from labelapp.processes import PROCESSES
-from labelapp.settings import database
 from tests.recovery.conftest import ROOT, eventually, stage_processes
 
 
@@ -61,7 +61,7 @@ class Site:
         path = self.folder / f"{name}.log"
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    def killdatabase(self) -> None:
+    def kill_database(self) -> None:
         """SIGKILL to PostgreSQL's main process, and wait until all of it is gone."""
         pid = self.servers.postgres_pid()
         assert pid is not None
