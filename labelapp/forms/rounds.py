@@ -6,6 +6,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from labelapp.models import (
+    PROMPTS_WANTED,
     RATING_FIELDS,
     InstructionVersion,
     Project,
@@ -15,8 +16,6 @@ from labelapp.models import (
     UseCase,
 )
 from labelapp.selectors.lists import prompt_counts
-
-PROMPTS_WANTED = ("plain_prompts_wanted", "few_shot_prompts_wanted", "user_prompts_wanted")
 
 
 class PromptChoiceForm(forms.Form):

@@ -9,11 +9,12 @@ from labelapp.models.projects import InstructionVersion, Project
 from labelapp.models.prompts import Prompt, PromptKind, Split, Upload, UseCase
 from labelapp.models.rating_fields import FLAGS, HIGHEST, LOWEST, RATING_FIELDS, RatingField
 from labelapp.models.registry import ModelVersion, Run, RunInput, Snapshot, WorkerSign
-from labelapp.models.rounds import Round, Training
+from labelapp.models.rounds import PROMPTS_WANTED, Round, Training
 from labelapp.models.samples import Sample
 from labelapp.models.sensitive import Sensitive
 
 __all__ = [
+    "PROMPTS_WANTED",
     "FLAGS",
     "HIGHEST",
     "LETTERS",

@@ -10,6 +10,9 @@ from labelapp.models.people import User
 from labelapp.models.projects import InstructionVersion, Project
 from labelapp.models.rating_fields import RATING_FIELDS, RatingField
 
+PROMPTS_WANTED = ("plain_prompts_wanted", "few_shot_prompts_wanted", "user_prompts_wanted")
+"""Fields of a round: how many prompts of each kind labelers are to write."""
+
 
 class Round(models.Model):
     """One labeling round: who answers, how, and how many labelers look at each task."""

@@ -23,7 +23,6 @@ class Handout(TypedDict, total=False):
     stated_use_cases: Collection[str]
 
 
-PROMPTS_WANTED = ("plain_prompts_wanted", "few_shot_prompts_wanted", "user_prompts_wanted")
 RANGES: dict[str, tuple[float, float]] = {
     "random_share": (0, 1),
     "extra_overlap": (0, 20),

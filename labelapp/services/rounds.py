@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
+    PROMPTS_WANTED,
     InstructionVersion,
     ModelVersion,
     Project,
@@ -22,7 +23,7 @@ from labelapp.models import (
     Task,
     User,
 )
-from labelapp.services.handout import PROMPTS_WANTED, Handout, check_range, handout_checked
+from labelapp.services.handout import Handout, check_range, handout_checked
 from labelapp.services.ratings import RatingsAsked, ratings_asked_checked
 from labelapp.services.runs import LIVE, run_cancel, sampling_queue
 

@@ -13,8 +13,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from labelapp.errors import BadInput, StateConflict
-from labelapp.forms.rounds import PROMPTS_WANTED, PromptChoiceForm, RoundForm, TrainingForm
-from labelapp.models import Membership, Project, Role, Round, Run
+from labelapp.forms.rounds import PromptChoiceForm, RoundForm, TrainingForm
+from labelapp.models import PROMPTS_WANTED, Membership, Project, Role, Round, Run
 from labelapp.pseudonyms import labeler_pseudonym
 from labelapp.selectors.burndown import round_burndown
 from labelapp.selectors.lists import (
