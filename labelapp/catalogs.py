@@ -49,7 +49,9 @@ def messages() -> set[Message]:
     """Every marked string of labelapp and its templates."""
     found: set[Message] = set()
     for file in sorted((ROOT / "labelapp").rglob("*.py")):
-        found |= set(_in_python(file.read_text(encoding="utf-8")))
+        source = file.read_text(encoding="utf-8")
+        if "gettext" in source:
+            found |= set(_in_python(source))
     for file in sorted((ROOT / "templates").rglob("*.html")):
         found |= set(_in_template(templatize(file.read_text(encoding="utf-8"))))
     return found
@@ -127,8 +129,9 @@ def _entry(message: Message) -> polib.POEntry:
 def problems(file: Path) -> list[str]:
     """What is wrong with a catalog: strings without a translation, unsure ones, other placeholders."""
     found = []
+    wanted = messages()
     entries = {_message(entry): entry for entry in polib.pofile(str(file))}
-    for message in sorted(messages()):
+    for message in sorted(wanted):
         entry = entries.get(message)
         said = list(entry.msgstr_plural.values()) if entry and message.plural else []
         said = said or [entry.msgstr if entry else ""]
@@ -140,7 +143,7 @@ def problems(file: Path) -> list[str]:
             found.append(f"unknown placeholder: {message.id}")
         elif _allowed(message) - _placeholders(said[-1]):
             found.append(f"lost placeholder: {message.id}")
-    found += [f"no longer used: {each.id}" for each in sorted(set(entries) - messages())]
+    found += [f"no longer used: {each.id}" for each in sorted(set(entries) - wanted)]
     return found
 
 

@@ -120,7 +120,7 @@ def round_expect_open(assignment: Assignment) -> None:
 def expect_kind(assignment: Assignment, kind: str) -> None:
     if assignment.task.kind != kind:
         raise BadInput(
-            _("This task is a %(kind)s, not a %(sent)s.")
+            _("This task is of another kind: %(kind)s, not %(sent)s.")
             % {"kind": assignment.task.get_kind_display(), "sent": Task.Kind(kind).label}
         )
 

@@ -225,7 +225,7 @@ def run_retry(*, run: Run, by: User | None = None) -> Run:
     run = run_lock(run.pk)
     if run.state not in (Run.State.FAILED, Run.State.CANCELLED):
         raise StateConflict(
-            _("Only a failed or stopped run can be tried again; this one is %(state)s.")
+            _("Only a failed or stopped run can be tried again; the state of this one: %(state)s.")
             % {"state": run.get_state_display()}
         )
     run.state = Run.State.QUEUED

@@ -226,6 +226,6 @@ def _waiting(upload: Upload) -> Upload:
     )
     if locked.state != Upload.State.PREVIEW:
         raise StateConflict(
-            _("This file was %(state)s before.") % {"state": locked.get_state_display()}
+            _("This file was decided on before: %(state)s.") % {"state": locked.get_state_display()}
         )
     return locked

@@ -94,7 +94,7 @@ def version_refuse(*, version: ModelVersion, by: User | None = None) -> ModelVer
     version.refresh_from_db()
     if not changed:
         raise StateConflict(
-            _("Only a candidate can be refused; %(version)s is %(state)s.")
+            _("Only a candidate can be refused; the state of %(version)s: %(state)s.")
             % {"version": version, "state": version.get_state_display()}
         )
     return version
