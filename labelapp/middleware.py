@@ -1,13 +1,32 @@
-"""Errors that a person can act on become pages."""
+"""A person's own language; errors that a person can act on become pages."""
 
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import translation
 
 from labelapp.errors import LabelappError
 
 _TEMPLATES = {400: "400.html", 403: "403.html", 404: "404.html", 409: "409.html"}
+
+
+class OwnLanguage:
+    """Speak the language that the person signed in has chosen.
+
+    Without a choice, and for strangers, Django's LocaleMiddleware has asked the cookie of the
+    language switch and then the browser.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        chosen = getattr(request.user, "language", "")
+        if chosen:
+            translation.activate(chosen)
+            request.LANGUAGE_CODE = chosen
+        return self.get_response(request)
 
 
 class ErrorPages:

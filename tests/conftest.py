@@ -15,11 +15,13 @@ from django.core.management.commands.flush import Command as Flush
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page
 from pytest_django import Settings
 
+from labelapp.catalogs import compile_stale
 from tests.browser import chromium
 from tests.servers import prepare
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "labelapp.settings"
 prepare()
+compile_stale()
 django.setup()  # before deeper conftests import models
 
 

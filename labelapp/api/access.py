@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any, ClassVar, cast
 
+from django.utils.translation import gettext as _
 from rest_framework.request import Request
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
@@ -32,4 +33,4 @@ class ProjectView(APIView):
         if isinstance(token, ApiToken) and (
             token.project_id != self.membership.project_id or token.scope != self.token_scope
         ):
-            raise NotAllowed("This token does not open this address.")
+            raise NotAllowed(_("This token does not open this address."))

@@ -1,6 +1,7 @@
 """Who asks, by token: ``Authorization: Bearer TOKEN``."""
 
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
@@ -8,14 +9,14 @@ from rest_framework.request import Request
 from labelapp.models import ApiToken, User
 from labelapp.services.tokens import token_sha256
 
-WRONG = "This token is unknown, revoked or has expired; ask for a new one."
+WRONG = _("This token is unknown, revoked or has expired; ask for a new one.")
 
 
 class TokenAuthentication(BaseAuthentication):
     """The labeler behind a live token; ``request.auth`` is the token, whose scope views check."""
 
     def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
-        scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+        scheme, _space, sent = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
         token = (

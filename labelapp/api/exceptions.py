@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
+from django.utils.translation import gettext as _
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
@@ -28,9 +29,9 @@ def handler(error: Exception, context: dict[str, Any]) -> Response | None:
         first = next((f"{name}: {problem}" for name, problem in shown.items()), str(error))
         response.data = _body("bad_input", first, shown)
     elif isinstance(error, Http404):
-        response.data = _body("not_found", "There is nothing at this address.")
+        response.data = _body("not_found", _("There is nothing at this address."))
     elif isinstance(error, PermissionDenied):
-        response.data = _body("not_allowed", "You may not do this.")
+        response.data = _body("not_allowed", _("You may not do this."))
     elif isinstance(error, exceptions.APIException):
         codes = error.get_codes()
         response.data = _body(codes if isinstance(codes, str) else "error", str(error.detail))

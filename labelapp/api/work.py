@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.utils.translation import gettext as _
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -66,11 +67,11 @@ class SubmitInput(serializers.Serializer[Any]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if sum(name in attrs for name in ("text", "groups", "prompt")) != 1:
             raise serializers.ValidationError(
-                {"text": "Send text (a demonstration), groups (a ranking) or prompt (a prompt)."}
+                {"text": _("Send text (a demonstration), groups (a ranking) or prompt (a prompt).")}
             )
         beside = sorted(set(attrs) - {"client_id", "active_ms", "idle_ms", "draft", "text"})
         if "text" in attrs and beside:
-            raise serializers.ValidationError({beside[0]: "This belongs to a ranking."})
+            raise serializers.ValidationError({beside[0]: _("This belongs to a ranking.")})
         return attrs
 
 
@@ -108,7 +109,7 @@ class NextView(LabelerView):
             project=self.membership.project, labeler=self.labeler, kind=data.get("kind")
         )
         if claimed is None:
-            return Response({"assignment": None, "message": "There is nothing to do right now."})
+            return Response({"assignment": None, "message": _("There is nothing to do right now.")})
         return Response({"assignment": assignment_json(claimed), "message": ""})
 
 

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Greatest, Now
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from labelapp.models.people import User
 from labelapp.models.projects import Project
@@ -26,14 +27,14 @@ class Task(models.Model):
     """
 
     class Kind(models.TextChoices):
-        DEMONSTRATION = "demonstration", "Demonstration"
-        RANKING = "ranking", "Ranking"
-        PROMPT = "prompt", "Prompt to write"
+        DEMONSTRATION = "demonstration", _("Demonstration")
+        RANKING = "ranking", _("Ranking")
+        PROMPT = "prompt", _("Prompt to write")
 
     class State(models.TextChoices):
-        WAITING = "waiting", "Waiting for answers"
-        OPEN = "open", "Open"
-        CLOSED = "closed", "Closed"
+        WAITING = "waiting", _("Waiting for answers")
+        OPEN = "open", _("Open")
+        CLOSED = "closed", _("Closed")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="tasks")
     round = models.ForeignKey(Round, models.PROTECT, related_name="tasks")
@@ -149,11 +150,11 @@ class Assignment(models.Model):
     """One labeler's piece of work on one task; born at the claim, it keeps the draft."""
 
     class State(models.TextChoices):
-        LEASED = "leased", "In work"
-        SUBMITTED = "submitted", "Submitted"
-        SURPLUS = "surplus", "Submitted late, kept beside"
-        LAPSED = "lapsed", "Lapsed"
-        SKIPPED = "skipped", "Skipped"
+        LEASED = "leased", _("In work")
+        SUBMITTED = "submitted", _("Submitted")
+        SURPLUS = "surplus", _("Submitted late, kept beside")
+        LAPSED = "lapsed", _("Lapsed")
+        SKIPPED = "skipped", _("Skipped")
 
     HANDED_IN: ClassVar = (State.SUBMITTED, State.SURPLUS)
 

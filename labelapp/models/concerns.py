@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 from labelapp.models.assignments import Assignment
 from labelapp.models.people import User
@@ -15,11 +16,11 @@ class Flag(models.Model):
     """Something is wrong with a task, or with one of its answers."""
 
     class Category(models.TextChoices):
-        UNREADABLE = "unreadable", "Unreadable"
-        PERSONAL = "personal", "Personal data"
-        HARMFUL = "harmful", "Harmful"
-        LANGUAGE = "language", "Wrong language"
-        OTHER = "other", "Something else"
+        UNREADABLE = "unreadable", _("Unreadable")
+        PERSONAL = "personal", _("Personal data")
+        HARMFUL = "harmful", _("Harmful")
+        LANGUAGE = "language", _("Wrong language")
+        OTHER = "other", _("Something else")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="flags")
     assignment = models.ForeignKey(Assignment, models.PROTECT, related_name="flags")

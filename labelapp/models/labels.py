@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, Value
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from labelapp.models.assignments import Assignment, Task
 from labelapp.models.people import User
@@ -71,8 +72,8 @@ class Demonstration(Label):
     """A completion that a person wrote, here or in an uploaded file."""
 
     class Source(models.TextChoices):
-        LABELER = "labeler", "Labeler"
-        UPLOAD = "upload", "Upload"
+        LABELER = "labeler", _("Labeler")
+        UPLOAD = "upload", _("Upload")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="demonstrations")
     prompt = models.ForeignKey(Prompt, models.PROTECT, related_name="demonstrations")

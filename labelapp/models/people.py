@@ -2,10 +2,12 @@
 
 from typing import ClassVar
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractUser
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from labelapp.models.projects import Project
 from labelapp.models.sensitive import CATEGORIES, categories_field
@@ -19,12 +21,19 @@ class User(AbstractUser):
     keys = models.JSONField(default=dict, help_text="Action -> key, where it is not the first one.")
     bare_keys = models.BooleanField(default=True, help_text="Single keys do something on a task.")
 
+    language = models.CharField(
+        max_length=8, blank=True, default="", help_text="Of the pages; empty: as the browser asks."
+    )
+
     avoids = categories_field("Sensitive content that this person is given no tasks with.")
 
     class Meta(AbstractUser.Meta):
         constraints: ClassVar = [
             models.CheckConstraint(
                 condition=Q(avoids__contained_by=CATEGORIES), name="user_avoids"
+            ),
+            models.CheckConstraint(
+                condition=Q(language__in=["", *dict(settings.LANGUAGES)]), name="user_language"
             ),
         ]
 
@@ -33,9 +42,9 @@ class User(AbstractUser):
 
 
 class Role(models.TextChoices):
-    LABELER = "labeler", "Labeler"
-    RESEARCHER = "researcher", "Researcher"
-    ADMIN = "admin", "Admin"
+    LABELER = "labeler", _("Labeler")
+    RESEARCHER = "researcher", _("Researcher")
+    ADMIN = "admin", _("Admin")
 
 
 class Membership(models.Model):
@@ -89,7 +98,7 @@ class ApiToken(models.Model):
     """A labeler's key to the labeling API of one project. Only its hash is kept; it expires."""
 
     class Scope(models.TextChoices):
-        LABEL = "label", "Take and hand in tasks"
+        LABEL = "label", _("Take and hand in tasks")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="tokens")
     user = models.ForeignKey(User, models.CASCADE, related_name="tokens")

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 from labelapp.models.people import User
 from labelapp.models.projects import Project
@@ -15,30 +16,30 @@ from labelapp.models.sensitive import CATEGORIES, categories_field
 class PromptKind(models.TextChoices):
     """InstructGPT's three kinds (appendix A.1)."""
 
-    PLAIN = "plain", "Plain"
-    FEW_SHOT = "few_shot", "Few-shot"
-    USER = "user", "User-based"
+    PLAIN = "plain", _("Plain")
+    FEW_SHOT = "few_shot", _("Few-shot")
+    USER = "user", _("User-based")
 
 
 class UseCase(models.TextChoices):
     """InstructGPT's ten use cases (table 1)."""
 
-    GENERATION = "generation", "Generation"
-    OPEN_QA = "open_qa", "Open QA"
-    BRAINSTORMING = "brainstorming", "Brainstorming"
-    CHAT = "chat", "Chat"
-    REWRITE = "rewrite", "Rewrite"
-    SUMMARIZATION = "summarization", "Summarization"
-    CLASSIFICATION = "classification", "Classification"
-    OTHER = "other", "Other"
-    CLOSED_QA = "closed_qa", "Closed QA"
-    EXTRACT = "extract", "Extract"
+    GENERATION = "generation", _("Generation")
+    OPEN_QA = "open_qa", _("Open QA")
+    BRAINSTORMING = "brainstorming", _("Brainstorming")
+    CHAT = "chat", _("Chat")
+    REWRITE = "rewrite", _("Rewrite")
+    SUMMARIZATION = "summarization", _("Summarization")
+    CLASSIFICATION = "classification", _("Classification")
+    OTHER = "other", _("Other")
+    CLOSED_QA = "closed_qa", _("Closed QA")
+    EXTRACT = "extract", _("Extract")
 
 
 class Split(models.TextChoices):
-    TRAIN = "train", "Train"
-    VALID = "valid", "Valid"
-    TEST = "test", "Test"
+    TRAIN = "train", _("Train")
+    VALID = "valid", _("Valid")
+    TEST = "test", _("Test")
 
 
 def text_fingerprint(text: str) -> str:
@@ -115,13 +116,13 @@ class Upload(models.Model):
     """
 
     class Kind(models.TextChoices):
-        PROMPTS = "prompts", "Prompts"
-        DEMONSTRATIONS = "demonstrations", "Demonstrations"
+        PROMPTS = "prompts", _("Prompts")
+        DEMONSTRATIONS = "demonstrations", _("Demonstrations")
 
     class State(models.TextChoices):
-        PREVIEW = "preview", "Waiting for your decision"
-        APPLIED = "applied", "Added"
-        DISCARDED = "discarded", "Discarded"
+        PREVIEW = "preview", _("Waiting for your decision")
+        APPLIED = "applied", _("Added")
+        DISCARDED = "discarded", _("Discarded")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="uploads")
     kind = models.CharField(max_length=16, choices=Kind)

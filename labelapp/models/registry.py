@@ -6,6 +6,7 @@ from typing import ClassVar
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from labelapp.models.people import User
 from labelapp.models.projects import Project
@@ -16,9 +17,9 @@ class Snapshot(models.Model):
     """Frozen rows in a folder that is named by its content."""
 
     class Kind(models.TextChoices):
-        DEMONSTRATIONS = "demonstrations", "Demonstrations"
-        COMPARISONS = "comparisons", "Comparisons"
-        PROMPTS = "prompts", "Prompts"
+        DEMONSTRATIONS = "demonstrations", _("Demonstrations")
+        COMPARISONS = "comparisons", _("Comparisons")
+        PROMPTS = "prompts", _("Prompts")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="snapshots")
     kind = models.CharField(max_length=16, choices=Kind)
@@ -45,20 +46,20 @@ class Run(models.Model):
     """One stage of the trainer: a queued row, then a leased one, then a folder."""
 
     class Stage(models.TextChoices):
-        BASE = "base", "Base model"
-        TEXT = "text", "Pretraining text"
-        SAMPLE = "sample", "Answers"
-        SFT = "sft", "SFT"
-        REWARD = "reward", "Reward model"
-        PPO = "ppo", "PPO-ptx"
-        LIVE = "live", "Live answers"
+        BASE = "base", _("Base model")
+        TEXT = "text", _("Pretraining text")
+        SAMPLE = "sample", _("Answers")
+        SFT = "sft", _("SFT")
+        REWARD = "reward", _("Reward model")
+        PPO = "ppo", _("PPO-ptx")
+        LIVE = "live", _("Live answers")
 
     class State(models.TextChoices):
-        QUEUED = "queued", "Queued"
-        RUNNING = "running", "Running"
-        DONE = "done", "Done"
-        FAILED = "failed", "Failed"
-        CANCELLED = "cancelled", "Stopped"
+        QUEUED = "queued", _("Queued")
+        RUNNING = "running", _("Running")
+        DONE = "done", _("Done")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Stopped")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
@@ -130,14 +131,14 @@ class ModelVersion(models.Model):
     """A model in the registry, in Hugging Face format. The base model is one too."""
 
     class Role(models.TextChoices):
-        POLICY = "policy", "Policy"
-        REWARD = "reward", "Reward model"
+        POLICY = "policy", _("Policy")
+        REWARD = "reward", _("Reward model")
 
     class State(models.TextChoices):
-        CANDIDATE = "candidate", "Candidate"
-        CURRENT = "current", "Current"
-        RETIRED = "retired", "Retired"
-        REFUSED = "refused", "Refused"
+        CANDIDATE = "candidate", _("Candidate")
+        CURRENT = "current", _("Current")
+        RETIRED = "retired", _("Retired")
+        REFUSED = "refused", _("Refused")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="versions")
     role = models.CharField(max_length=8, choices=Role)
@@ -194,9 +195,9 @@ class WorkerSign(models.Model):
     """The last sign of life of a worker process."""
 
     class Kind(models.TextChoices):
-        WORKER = "worker", "Worker"
+        WORKER = "worker", _("Worker")
         GPU = "worker-gpu", "GPU worker"
-        BEAT = "beat", "Beat"
+        BEAT = "beat", _("Beat")
 
     kind = models.CharField(max_length=12, choices=Kind)
     host = models.CharField(max_length=200)

@@ -5,6 +5,7 @@ from typing import ClassVar
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 from labelapp.models.people import User
 from labelapp.models.projects import InstructionVersion, Project
@@ -18,13 +19,13 @@ class Round(models.Model):
     """One labeling round: who answers, how, and how many labelers look at each task."""
 
     class State(models.TextChoices):
-        OPEN = "open", "Open"
-        CLOSED = "closed", "Closed"
+        OPEN = "open", _("Open")
+        CLOSED = "closed", _("Closed")
 
     class Order(models.TextChoices):
-        SEQUENTIAL = "sequential", "As the prompts were uploaded"
-        RANDOM = "random", "Drawn at random"
-        ACTIVE = "active", "Where judges disagree most"
+        SEQUENTIAL = "sequential", _("As the prompts were uploaded")
+        RANDOM = "random", _("Drawn at random")
+        ACTIVE = "active", _("Where judges disagree most")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rounds")
     number = models.PositiveIntegerField()
@@ -146,10 +147,10 @@ class Training(models.Model):
     """One press of the button: SFT, then the reward model, then PPO, on a round's labels."""
 
     class State(models.TextChoices):
-        ACTIVE = "active", "Running"
-        DONE = "done", "Done"
-        FAILED = "failed", "Failed"
-        CANCELLED = "cancelled", "Stopped"
+        ACTIVE = "active", _("Running")
+        DONE = "done", _("Done")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Stopped")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="trainings")
     round = models.ForeignKey(Round, models.PROTECT, related_name="trainings")

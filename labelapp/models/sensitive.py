@@ -2,13 +2,14 @@
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class Sensitive(models.TextChoices):
-    SEXUAL = "sexual", "Sexual content"
-    VIOLENCE = "violence", "Violence"
-    SELF_HARM = "self_harm", "Self-harm"
-    HATE = "hate", "Hate"
+    SEXUAL = "sexual", _("Sexual content")
+    VIOLENCE = "violence", _("Violence")
+    SELF_HARM = "self_harm", _("Self-harm")
+    HATE = "hate", _("Hate")
 
 
 CATEGORIES = ["sexual", "violence", "self_harm", "hate"]

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from django.utils.translation import gettext as _
+
 from labelapp.errors import NotAllowed, NotFound
 from labelapp.models import Membership, Role, User
 
@@ -18,9 +20,9 @@ def membership_get(*, user: User, slug: str, roles: Collection[Role] | None = No
         .first()
     )
     if membership is None:
-        raise NotFound("There is no such project, or you are not a member of it.")
+        raise NotFound(_("There is no such project, or you are not a member of it."))
     if roles is not None and membership.role not in roles:
-        raise NotAllowed("Your role in this project does not include this page.")
+        raise NotAllowed(_("Your role in this project does not include this page."))
     return membership
 
 

@@ -16,6 +16,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from labelapp.errors import NotFound, SnapshotMismatch
 from labelapp.models import Snapshot
 from labelapp.store import snapshot_folder
@@ -33,11 +37,13 @@ def snapshot_rows_path(snapshot: Snapshot) -> Path:
             digest = hashlib.file_digest(rows, "sha256").hexdigest()
     except OSError:
         raise SnapshotMismatch(
-            f"The files of {snapshot.name} are not in the store; restore its folder from a backup."
+            _("The files of %(name)s are not in the store; restore its folder from a backup.")
+            % {"name": snapshot.name}
         ) from None
     if digest != snapshot.sha256:
         raise SnapshotMismatch(
-            f"The rows of {snapshot.name} are not what was frozen; restore its folder from a backup."
+            _("The rows of %(name)s are not what was frozen; restore its folder from a backup.")
+            % {"name": snapshot.name}
         )
     return path
 
@@ -125,7 +131,7 @@ class Format:
     """One way to write a snapshot."""
 
     name: str
-    title: str
+    title: str | Promise
     kinds: tuple[str, ...]
     lines: Callable[[Row], Iterator[Row]] | None
 
@@ -133,14 +139,17 @@ class Format:
 FORMATS = {
     form.name: form
     for form in (
-        Format("native", "Native", tuple(Snapshot.Kind.values), None),
+        Format("native", gettext_lazy("Native"), tuple(Snapshot.Kind.values), None),
         Format(
-            "trl-preference", "TRL preference", (Snapshot.Kind.COMPARISONS.value,), preference_pairs
+            "trl-preference",
+            gettext_lazy("TRL preference"),
+            (Snapshot.Kind.COMPARISONS.value,),
+            preference_pairs,
         ),
-        Format("arena", "Arena battles", (Snapshot.Kind.COMPARISONS.value,), battle),
+        Format("arena", gettext_lazy("Arena battles"), (Snapshot.Kind.COMPARISONS.value,), battle),
         Format(
             "trl-prompt-completion",
-            "TRL prompt-completion",
+            gettext_lazy("TRL prompt-completion"),
             (Snapshot.Kind.DEMONSTRATIONS.value,),
             prompt_completion,
         ),
@@ -162,7 +171,9 @@ def export_lines(*, snapshot: Snapshot, format_name: str) -> Iterator[bytes]:
     form = FORMATS.get(format_name)
     if form is None or snapshot.kind not in form.kinds:
         offered = ", ".join(form.name for form in formats_of(snapshot.kind))
-        raise NotFound(f"{snapshot.name} can be had as {offered}.")
+        raise NotFound(
+            _("%(name)s can be had as %(offered)s.") % {"name": snapshot.name, "offered": offered}
+        )
     path = snapshot_rows_path(snapshot)
     return native(path) if form.lines is None else _derived(path, form.lines)
 

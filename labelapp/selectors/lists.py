@@ -5,6 +5,7 @@ from datetime import datetime
 
 from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce, Now
+from django.utils.translation import gettext as _
 
 from labelapp.errors import NotFound
 from labelapp.models import (
@@ -39,7 +40,7 @@ def round_get(*, project: Project, number: int) -> Round:
         .first()
     )
     if found is None:
-        raise NotFound(f"There is no round {number} in this project.")
+        raise NotFound(_("There is no round %(number)s in this project.") % {"number": number})
     return found
 
 
@@ -66,7 +67,7 @@ def training_get(*, project: Project, pk: int) -> Training:
     """One training of the project; NotFound for any other."""
     found = project.trainings.select_related("project", "round", "started_by").filter(pk=pk).first()
     if found is None:
-        raise NotFound("There is no such training in this project.")
+        raise NotFound(_("There is no such training in this project."))
     return found
 
 
@@ -83,7 +84,7 @@ def version_get(*, project: Project, pk: int) -> ModelVersion:
         .first()
     )
     if found is None:
-        raise NotFound("There is no such model version in this project.")
+        raise NotFound(_("There is no such model version in this project."))
     return found
 
 
@@ -159,7 +160,7 @@ def upload_get(*, project: Project, pk: int) -> Upload:
     """One upload of the project; NotFound for any other."""
     found = project.uploads.select_related("created_by", "project").filter(pk=pk).first()
     if found is None:
-        raise NotFound("There is no such upload in this project.")
+        raise NotFound(_("There is no such upload in this project."))
     return found
 
 
@@ -167,7 +168,9 @@ def instructions_get(*, project: Project, number: int) -> InstructionVersion:
     """The project's instructions of that number; NotFound where there are none."""
     found = project.instructions.select_related("created_by").filter(number=number).first()
     if found is None:
-        raise NotFound(f"There are no instructions {number} in this project.")
+        raise NotFound(
+            _("There are no instructions %(number)s in this project.") % {"number": number}
+        )
     return found
 
 
@@ -203,7 +206,7 @@ def member_get(*, project: Project, pk: int) -> Membership:
     """One membership of the project; NotFound for any other."""
     found = project.memberships.select_related("user", "project").filter(pk=pk).first()
     if found is None:
-        raise NotFound("There is no such person in this project.")
+        raise NotFound(_("There is no such person in this project."))
     return found
 
 
@@ -321,7 +324,7 @@ def snapshot_get(*, project: Project, name: str) -> Snapshot:
     """The project's snapshot of that name; NotFound where there is none."""
     found = project.snapshots.select_related("project").filter(name=name).first()
     if found is None:
-        raise NotFound("There is no such snapshot in this project.")
+        raise NotFound(_("There is no such snapshot in this project."))
     return found
 
 

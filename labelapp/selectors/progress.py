@@ -78,7 +78,7 @@ def round_progress(round_: Round) -> list[KindProgress]:
     return [
         KindProgress(
             kind=kind.value,
-            label=kind.label,
+            label=str(kind.label),
             tasks=row["tasks"],
             waiting=row["waiting"],
             open=row["open_"],

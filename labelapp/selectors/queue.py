@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q
+from django.utils.translation import gettext as _
 
 from labelapp.errors import NotFound
 from labelapp.models import (
@@ -72,7 +73,7 @@ def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> A
         .first()
     )
     if assignment is None:
-        raise NotFound("There is no such task among yours.")
+        raise NotFound(_("There is no such task among yours."))
     return assignment
 
 

@@ -9,6 +9,8 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import Count, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labelapp.errors import NotFound
 from labelapp.models import ModelVersion, Project, Round, Run, Sample, Snapshot, Training
@@ -17,9 +19,8 @@ from labelapp.run_logs import metrics_lines
 from labelapp.trainer_gateway import notes
 
 STAGE_ORDER = [Run.Stage.TEXT, Run.Stage.SFT, Run.Stage.REWARD, Run.Stage.PPO]
-DRAWN_TEXT = (
-    "LABELAPP_PRETRAIN_TEXT is not set: text drawn from the base model stands in for the"
-    " pretraining text."
+DRAWN_TEXT = gettext_lazy(
+    "LABELAPP_PRETRAIN_TEXT is not set: text drawn from the base model stands in for the pretraining text."
 )
 
 
@@ -45,7 +46,7 @@ def run_get(*, project: Project, run_id: UUID) -> Run:
     """A run of this project, with its training and round. Raises NotFound."""
     run = project.runs.select_related("training", "round").filter(pk=run_id).first()
     if run is None:
-        raise NotFound("There is no such run in this project.")
+        raise NotFound(_("There is no such run in this project."))
     return run
 
 
@@ -119,17 +120,21 @@ def stage_view(run: Run, now: datetime | None = None) -> StageView:
 def _detail(run: Run) -> str:
     if run.state == Run.State.RUNNING:
         if run.cancel_requested:
-            return "Stopping after a checkpoint"
+            return _("Stopping after a checkpoint")
         if run.abandoned:
-            return "Its worker is gone; another one will go on with it"
-        return "Starting" if not run.total else f"Step {run.step} of {run.total}"
+            return _("Its worker is gone; another one will go on with it")
+        if not run.total:
+            return _("Starting")
+        return _("Step %(step)s of %(total)s") % {"step": run.step, "total": run.total}
     if run.state == Run.State.QUEUED:
         before = [
             given.source.get_stage_display()
             for given in run.inputs.all()
             if given.source and given.source.state != Run.State.DONE
         ]
-        return f"Waiting for {' and '.join(before)}" if before else "Waiting for a worker"
+        if before:
+            return _("Waiting for %(stages)s") % {"stages": _(" and ").join(before)}
+        return _("Waiting for a worker")
     return ""
 
 
@@ -142,7 +147,7 @@ def training_view(training: Training) -> TrainingView:
     runs = list(_with_inputs(Run.objects.filter(training=training)))
     runs.sort(key=lambda run: STAGE_ORDER.index(Run.Stage(run.stage)))
     drawn = any(i.role == "pretrain_text" for run in runs for i in run.inputs.all())
-    said = [DRAWN_TEXT] if drawn else []
+    said = [str(DRAWN_TEXT)] if drawn else []
     told = {note for run in runs if run.stage == Run.Stage.TEXT for note in notes(run.pk)}
     for run in runs:
         if run.state == Run.State.DONE:
@@ -252,11 +257,11 @@ def _labels_used(snapshot: Snapshot, role: str) -> LabelsUsed:
     return LabelsUsed(
         snapshot=snapshot,
         role=role,
-        labels=sum(count for _, count in rows),
-        labelers=sorted(labeler_pseudonym(who) for who, _ in rows if who is not None),
+        labels=sum(count for _who, count in rows),
+        labelers=sorted(labeler_pseudonym(who) for who, _count in rows if who is not None),
     )
 
 
 def pretrain_text_note() -> str:
     """What a page says before training where no pretraining text is set; else empty."""
-    return "" if settings.LABELAPP_PRETRAIN_TEXT else DRAWN_TEXT
+    return "" if settings.LABELAPP_PRETRAIN_TEXT else str(DRAWN_TEXT)

@@ -8,6 +8,8 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labelapp.errors import StateConflict
 from labelapp.models import Assignment, Demonstration, Ranking, User
@@ -16,7 +18,9 @@ from labelapp.services.assignments import assignment_lock
 from labelapp.services.labels import round_expect_open
 from labelapp.services.settling import undo_begin
 
-TOO_LATE = "It is too late to take this back: it counts by now. Correct it in your history instead."
+TOO_LATE = gettext_lazy(
+    "It is too late to take this back: it counts by now. Correct it in your history instead."
+)
 
 
 @transaction.atomic
@@ -28,10 +32,10 @@ def label_undo(*, assignment_id: UUID, labeler: User) -> Assignment:
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
     if assignment.writable:
         if not assignment.withdrawn_ids:
-            raise StateConflict("Nothing of this task was handed in yet.")
+            raise StateConflict(_("Nothing of this task was handed in yet."))
         return assignment
     if assignment.state not in Assignment.HANDED_IN:
-        raise StateConflict("This task was skipped; there is nothing to take back.")
+        raise StateConflict(_("This task was skipped; there is nothing to take back."))
     undo_begin(assignment.project_id)
     label = labels_of(assignment).filter(settles_at__gt=Now()).order_by("-version").first()
     if label is None:
@@ -59,11 +63,11 @@ def correction_open(*, assignment_id: UUID, labeler: User) -> Assignment:
     if assignment.correcting_since is not None:
         return assignment
     if assignment.state not in Assignment.HANDED_IN:
-        raise StateConflict("This task was not handed in; there is nothing to correct.")
+        raise StateConflict(_("This task was not handed in; there is nothing to correct."))
     round_expect_open(assignment)
     label = labels_of(assignment).settled().order_by("-version").first()
     if label is None or labels_of(assignment).filter(settles_at__gt=Now()).exists():
-        raise StateConflict("You submitted this a moment ago; take it back instead.")
+        raise StateConflict(_("You submitted this a moment ago; take it back instead."))
     _draft_write(assignment, label)
     assignment.correcting_since = timezone.now()
     assignment.save()

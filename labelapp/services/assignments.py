@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, LeaseExpired, NotFound, QuotaReached, StateConflict
 from labelapp.models import Assignment, Membership, Project, Round, Sample, Standing, Task, User
@@ -34,7 +35,7 @@ def assignment_lock(
         .first()
     )
     if assignment is None:
-        raise NotFound("There is no such task among yours.")
+        raise NotFound(_("There is no such task among yours."))
     return assignment
 
 
@@ -50,7 +51,7 @@ def assignment_claim_next(
     """
     member = Membership.objects.select_for_update().filter(project=project, user=labeler).first()
     if member is None:
-        raise NotFound("You are not a member of this project.")
+        raise NotFound(_("You are not a member of this project."))
     own = project.assignments.filter(labeler=labeler, state=Assignment.State.LEASED)
     in_hand = (
         own.select_related("task__prompt", "task__round__instructions")
@@ -63,7 +64,10 @@ def assignment_claim_next(
         in_hand.save(update_fields=["lease_until"])
         return in_hand
     if kind is not None and kind not in Task.Kind.values:
-        raise BadInput(f"There are no tasks of kind {kind!r}.", fields={"kind": "Unknown."})
+        raise BadInput(
+            _("There are no tasks of kind %(kind)s.") % {"kind": repr(kind)},
+            fields={"kind": _("Unknown.")},
+        )
     at_work = open_round(project)
     if at_work is None:
         return None
@@ -85,8 +89,10 @@ def quota_check(round_: Round, standings: Mapping[str, Standing]) -> None:
     """QuotaReached for a labeler who, by their standings, has done their share of the round."""
     if round_.quota and sum(each.handed_in for each in standings.values()) >= round_.quota:
         raise QuotaReached(
-            f"You have handed in {round_.quota} tasks, which is all that one person does in "
-            f"round {round_.number}. Thank you; the next round brings new work."
+            _(
+                "You have handed in %(quota)s tasks, which is all that one person does in round %(number)s. Thank you; the next round brings new work."
+            )
+            % {"quota": round_.quota, "number": round_.number}
         )
 
 
@@ -125,13 +131,13 @@ def assignment_give(*, task_id: int, labeler: User) -> Assignment:
     if own is not None and own.state == Assignment.State.LEASED:
         return own
     if own is not None and own.state != Assignment.State.LAPSED:
-        raise StateConflict("You have finished that task.")
+        raise StateConflict(_("You have finished that task."))
     if task.state != Task.State.OPEN or task.taken >= task.overlap:
-        raise StateConflict("That task is closed, or someone else has it now.")
+        raise StateConflict(_("That task is closed, or someone else has it now."))
     quota_check(task.round, standings_of(task.round, labeler))
     lease = _lease(Found(task, None if own is None else own.pk), labeler)
     if lease is None:
-        raise StateConflict("You are handing in that task in another window.")
+        raise StateConflict(_("You are handing in that task in another window."))
     return lease
 
 
@@ -153,7 +159,9 @@ def shown_shuffle(*, task_id: int, labeler_id: int, items: list[int]) -> list[in
 def _expect_token(assignment: Assignment, token: UUID | None) -> None:
     """A page that was opened under an earlier lease must not write over a later one's draft."""
     if token is not None and token != assignment.token:
-        raise StateConflict("You have taken this task up again in another window; reload the page.")
+        raise StateConflict(
+            _("You have taken this task up again in another window; reload the page.")
+        )
 
 
 @transaction.atomic
@@ -166,9 +174,11 @@ def assignment_heartbeat(
     if assignment.state == Assignment.State.LAPSED:
         task = Task.objects.select_for_update().get(pk=assignment.task_id)
         if task.taken >= task.overlap:
-            raise LeaseExpired("Your time on this task ran out and others have answered it since.")
+            raise LeaseExpired(
+                _("Your time on this task ran out and others have answered it since.")
+            )
     elif assignment.state != Assignment.State.LEASED:
-        raise StateConflict("This task is no longer in work.")
+        raise StateConflict(_("This task is no longer in work."))
     assignment.state = Assignment.State.LEASED
     assignment.lease_until = _lease_end()
     assignment.save(update_fields=["state", "lease_until"])
@@ -191,7 +201,7 @@ def idle_ms_bounded(assignment: Assignment, idle_ms: int | None) -> int:
 def draft_checked(draft: dict[str, Any]) -> dict[str, Any]:
     """The draft, unless it is too long to be kept."""
     if len(str(draft)) > DRAFT_BYTES:
-        raise BadInput("This draft is too long to be kept.", fields={"draft": "Too long."})
+        raise BadInput(_("This draft is too long to be kept."), fields={"draft": _("Too long.")})
     return draft
 
 
@@ -210,7 +220,7 @@ def assignment_draft_save(
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
     _expect_token(assignment, token)
     if not assignment.writable:
-        raise StateConflict("This task was already handed in; its draft is closed.")
+        raise StateConflict(_("This task was already handed in; its draft is closed."))
     assignment.draft = draft
     assignment.draft_saved_at = timezone.now()
     assignment.active_ms = active_ms_bounded(assignment, active_ms)
@@ -228,14 +238,16 @@ def assignment_skip(*, assignment_id: UUID, labeler: User, reason: str) -> Assig
     """Give the task to others, with a reason; it does not come back to this labeler."""
     reason = reason.strip()
     if not reason:
-        raise BadInput("Say in a few words why you skip it.", fields={"reason": "Missing."})
+        raise BadInput(_("Say in a few words why you skip it."), fields={"reason": _("Missing.")})
     if len(reason) > 200:
-        raise BadInput("Keep the reason under 200 characters.", fields={"reason": "Too long."})
+        raise BadInput(
+            _("Keep the reason under 200 characters."), fields={"reason": _("Too long.")}
+        )
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
     if assignment.state == Assignment.State.SKIPPED:
         return assignment
     if assignment.state not in (Assignment.State.LEASED, Assignment.State.LAPSED):
-        raise StateConflict("This task was already handed in.")
+        raise StateConflict(_("This task was already handed in."))
     assignment.state = Assignment.State.SKIPPED
     assignment.skip_reason = reason
     assignment.ended_at = timezone.now()

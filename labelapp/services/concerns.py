@@ -4,6 +4,8 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, NotFound, StateConflict
 from labelapp.models import LETTERS, Flag, Note, Project, Thread, User
@@ -19,7 +21,9 @@ def _text(text: str, *, limit: int, name: str) -> str:
     text = text.strip()
     if len(text) > limit or "\x00" in text:
         raise BadInput(
-            f"Keep it to plain text of at most {limit:,} characters.", fields={name: "Too long."}
+            _("Keep it to plain text of at most %(limit)s characters.")
+            % {"limit": number_format(limit, force_grouping=True)},
+            fields={name: _("Too long.")},
         )
     return text
 
@@ -36,17 +40,20 @@ def flag_raise(
 ) -> Flag:
     """Flag a task of one's own, or one answer by its letter. Asked again, it gives the same flag."""
     if category not in Flag.Category.values:
-        raise BadInput("Choose what is wrong.", fields={"category": "Unknown."})
+        raise BadInput(_("Choose what is wrong."), fields={"category": _("Unknown.")})
     words = _text(words, limit=WORDS_LIMIT, name="words")
     if category == Flag.Category.OTHER and not words:
-        raise BadInput("Say in a few words what is wrong.", fields={"words": "Missing."})
+        raise BadInput(_("Say in a few words what is wrong."), fields={"words": _("Missing.")})
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
     earlier = Flag.objects.filter(client_id=client_id, assignment=assignment).first()
     if earlier is not None:
         return earlier
     samples = dict(zip(LETTERS, assignment.shown_order, strict=False))
     if answer and answer not in samples:
-        raise BadInput(f"There is no answer {answer}.", fields={"answer": "Unknown letter."})
+        raise BadInput(
+            _("There is no answer %(answer)s.") % {"answer": answer},
+            fields={"answer": _("Unknown letter.")},
+        )
     try:
         with transaction.atomic():
             return Flag.objects.create(
@@ -58,7 +65,7 @@ def flag_raise(
                 client_id=client_id,
             )
     except IntegrityError:
-        raise StateConflict("You have flagged this already; an admin will look at it.") from None
+        raise StateConflict(_("You have flagged this already; an admin will look at it.")) from None
 
 
 @transaction.atomic
@@ -66,7 +73,7 @@ def flag_resolve(*, project: Project, pk: int, by: User) -> Flag:
     """Mark a flag as dealt with. Safe to run twice."""
     flag = Flag.objects.select_for_update().filter(project=project, pk=pk).first()
     if flag is None:
-        raise NotFound("There is no such flag in this project.")
+        raise NotFound(_("There is no such flag in this project."))
     if flag.resolved_at is None:
         flag.resolved_at, flag.resolved_by = timezone.now(), by
         flag.save(update_fields=["resolved_at", "resolved_by"])
@@ -77,7 +84,7 @@ def flag_resolve(*, project: Project, pk: int, by: User) -> Flag:
 def note_ask(*, assignment_id: UUID, labeler: User, text: str, client_id: UUID) -> Note:
     """Ask the admins about a task of one's own. The same ``client_id`` again gives the same note."""
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
-    thread, _ = Thread.objects.get_or_create(
+    thread, _created = Thread.objects.get_or_create(
         assignment=assignment,
         defaults={"project_id": assignment.project_id, "labeler": labeler},
     )
@@ -113,19 +120,19 @@ def answers_seen(*, project: Project, labeler: User, thread_id: int) -> None:
 def _thread_lock(project: Project, thread_id: int) -> Thread:
     thread = Thread.objects.select_for_update().filter(project=project, pk=thread_id).first()
     if thread is None:
-        raise NotFound("There is no such question in this project.")
+        raise NotFound(_("There is no such question in this project."))
     return thread
 
 
 def _note(thread: Thread, author: User, text: str, client_id: UUID) -> Note:
     text = _text(text, limit=NOTE_LIMIT, name="text")
     if not text:
-        raise BadInput("Write something first.", fields={"text": "Empty."})
+        raise BadInput(_("Write something first."), fields={"text": _("Empty.")})
     earlier = Note.objects.filter(client_id=client_id).first()
     if earlier is not None:
         if earlier.thread_id != thread.pk or earlier.author_id != author.pk:
-            raise BadInput("This was sent before, elsewhere; reload the page.")
+            raise BadInput(_("This was sent before, elsewhere; reload the page."))
         return earlier
     if thread.notes.count() >= NOTES_LIMIT:
-        raise StateConflict("This thread is full; speak to an admin.")
+        raise StateConflict(_("This thread is full; speak to an admin."))
     return Note.objects.create(thread=thread, author=author, text=text, client_id=client_id)

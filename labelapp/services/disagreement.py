@@ -5,6 +5,7 @@ from itertools import combinations
 
 from django.db import transaction
 from django.db.models import Case, F, FloatField, Value, When
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput
 from labelapp.models import Ranking, RankingPlace, Round, Task
@@ -73,7 +74,9 @@ def ranking_compared(ranking: Ranking, task: Task) -> None:
 def task_priorities_set(*, round: Round, priorities: Mapping[int, float]) -> int:
     """Write priorities by task id, as an ensemble's spread of scores; returns how many it wrote."""
     if any(not 0 <= value < float("inf") for value in priorities.values()):
-        raise BadInput("A priority is a number from 0 on.", fields={"priorities": "Out of range."})
+        raise BadInput(
+            _("A priority is a number from 0 on."), fields={"priorities": _("Out of range.")}
+        )
     written = 0
     ids = sorted(priorities)
     for start in range(0, len(ids), 1000):

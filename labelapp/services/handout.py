@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import TypedDict
 
+from django.utils.translation import gettext as _
+
 from labelapp.errors import BadInput
 from labelapp.models import Round, Task
 
@@ -35,7 +37,9 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """BadInput, with the field's name, for what is outside."""
     if not low <= value <= high:
         raise BadInput(
-            f"{name} is {value}; it must be from {low} to {high}.", fields={name: "Out of range."}
+            _("%(name)s is %(value)s; it must be from %(low)s to %(high)s.")
+            % {"name": name, "value": value, "low": low, "high": high},
+            fields={name: _("Out of range.")},
         )
 
 
@@ -43,13 +47,18 @@ def handout_checked(handout: Handout) -> Handout:
     """The same, or BadInput naming the first field that cannot stand."""
     order = handout.get("order", Round.Order.RANDOM)
     if order not in Round.Order.values:
-        raise BadInput(f"There is no order {order!r}.", fields={"order": "Unknown."})
+        raise BadInput(
+            _("There is no order %(order)s.") % {"order": repr(order)},
+            fields={"order": _("Unknown.")},
+        )
     for name, value in handout.items():
         if name in RANGES and isinstance(value, int | float):
             check_range(name, value, *RANGES[name])
     for kind, weight in handout.get("kind_weights", {}).items():
         if kind not in Task.Kind.values:
-            raise BadInput(f"There are no tasks of kind {kind!r} to give a weight.")
+            raise BadInput(
+                _("There are no tasks of kind %(kind)s to give a weight.") % {"kind": repr(kind)}
+            )
         check_range(f"weight_{kind}", weight, 0, 100)
     wanted = handout.get("user_prompts_wanted", 0)
     return {
@@ -63,11 +72,12 @@ def stated_checked(use_cases: Collection[str], wanted: int) -> list[str]:
     stated = list(dict.fromkeys(" ".join(case.split()) for case in use_cases if case.strip()))
     if wanted and not stated:
         raise BadInput(
-            "User-based prompts are written for a given use case; give at least one.",
-            fields={"stated_use_cases": "Missing."},
+            _("User-based prompts are written for a given use case; give at least one."),
+            fields={"stated_use_cases": _("Missing.")},
         )
     if any(len(case) > 500 for case in stated):
         raise BadInput(
-            "Keep each use case under 500 characters.", fields={"stated_use_cases": "Too long."}
+            _("Keep each use case under 500 characters."),
+            fields={"stated_use_cases": _("Too long.")},
         )
     return stated

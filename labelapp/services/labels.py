@@ -6,6 +6,8 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
@@ -38,19 +40,19 @@ def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Lab
     label = model.objects.filter(client_id=client_id).first()
     if label is not None and label.assignment_id != assignment.pk:
         raise BadInput(
-            "This submit belongs to another task; reload the page.",
-            fields={"client_id": "Used for another task."},
+            _("This submit belongs to another task; reload the page."),
+            fields={"client_id": _("Used for another task.")},
         )
     if client_id in assignment.withdrawn_ids:
-        raise StateConflict("You took this submit back; submit again from the task's page.")
+        raise StateConflict(_("You took this submit back; submit again from the task's page."))
     if (
         label is None
         and assignment.state in Assignment.HANDED_IN
         and assignment.correcting_since is None
     ):
-        raise StateConflict("You have handed in this task already, in another window perhaps.")
+        raise StateConflict(_("You have handed in this task already, in another window perhaps."))
     if label is None and assignment.state == Assignment.State.SKIPPED:
-        raise StateConflict("You have skipped this task; it went to others.")
+        raise StateConflict(_("You have skipped this task; it went to others."))
     return label
 
 
@@ -112,22 +114,26 @@ def _next_version(model: type[Label], assignment: Assignment) -> dict[str, Any]:
 def round_expect_open(assignment: Assignment) -> None:
     """Raise StateConflict once labels of the assignment's round are not corrected any more."""
     if assignment.task.round.state != Round.State.OPEN:
-        raise StateConflict("The round is closed; its labels are not corrected any more.")
+        raise StateConflict(_("The round is closed; its labels are not corrected any more."))
 
 
 def expect_kind(assignment: Assignment, kind: str) -> None:
     if assignment.task.kind != kind:
-        raise BadInput(f"This task is a {assignment.task.kind}, not a {kind}.")
+        raise BadInput(
+            _("This task is of another kind: %(kind)s, not %(sent)s.")
+            % {"kind": assignment.task.get_kind_display(), "sent": Task.Kind(kind).label}
+        )
 
 
 def _text_checked(text: str) -> str:
     text = text.strip()
     if not text:
-        raise BadInput("Write an answer before you submit.", fields={"text": "Empty."})
+        raise BadInput(_("Write an answer before you submit."), fields={"text": _("Empty.")})
     if len(text) > TEXT_LIMIT or "\x00" in text:
         raise BadInput(
-            f"The answer must be plain text of at most {TEXT_LIMIT:,} characters.",
-            fields={"text": "Too long or not text."},
+            _("The answer must be plain text of at most %(limit)s characters.")
+            % {"limit": number_format(TEXT_LIMIT, force_grouping=True)},
+            fields={"text": _("Too long or not text.")},
         )
     return text
 
@@ -182,12 +188,12 @@ def own_answer_submit(
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     expect_kind(assignment, Task.Kind.RANKING)
     if not assignment.task.round.write_first:
-        raise BadInput("This task asks for a ranking, not for a text.")
+        raise BadInput(_("This task asks for a ranking, not for a text."))
     earlier = _earlier(Demonstration, assignment, client_id)
     if earlier is not None:
         return earlier
     if not assignment.owes_own_answer:
-        raise StateConflict("You have written your answer to this already; reload the page.")
+        raise StateConflict(_("You have written your answer to this already; reload the page."))
     text = _text_checked(text)
     assignment.active_ms = active_ms_bounded(assignment, active_ms)
     written = Demonstration.objects.create(  # it settles at once: its ranking is what is undone
@@ -215,25 +221,32 @@ def groups_checked(
     placed = [letter for group in groups for letter in group]
     unknown = sorted({*placed, *not_judged} - set(LETTERS[:k]))
     if unknown:
-        raise BadInput(f"There is no answer {unknown[0]}.", fields={"groups": "Unknown letter."})
+        raise BadInput(
+            _("There is no answer %(name)s.") % {"name": unknown[0]},
+            fields={"groups": _("Unknown letter.")},
+        )
     if len(placed) != len(set(placed)):
-        raise BadInput("An answer stands in two places.", fields={"groups": "Placed twice."})
+        raise BadInput(_("An answer stands in two places."), fields={"groups": _("Placed twice.")})
     both = sorted(set(placed) & set(not_judged))
     if both:
         raise BadInput(
-            f"Answer {both[0]} is ranked and marked as not judged; choose one of the two.",
-            fields={"not_judged": "Ranked too."},
+            _("Answer %(letter)s is ranked and marked as not judged; choose one of the two.")
+            % {"letter": both[0]},
+            fields={"not_judged": _("Ranked too.")},
         )
     missing = [letter for letter in LETTERS[:k] if letter not in placed]
     if set(missing) - set(not_judged):
         raise BadInput(
-            "Place every answer before you submit, or mark it as not judged:"
-            f" {', '.join(each for each in missing if each not in not_judged)} not placed yet.",
-            fields={"groups": "Not all placed."},
+            _(
+                "Place every answer before you submit, or mark it as not judged: %(letters)s not placed yet."
+            )
+            % {"letters": ", ".join(each for each in missing if each not in not_judged)},
+            fields={"groups": _("Not all placed.")},
         )
     if not placed:
         raise BadInput(
-            "Judge at least one answer, or skip the task.", fields={"groups": "Nothing judged."}
+            _("Judge at least one answer, or skip the task."),
+            fields={"groups": _("Nothing judged.")},
         )
     return [group for group in groups if group]
 
@@ -241,13 +254,13 @@ def groups_checked(
 def _strength_checked(strength: int | None, *, asked: bool) -> int | None:
     if strength is not None and not asked:
         raise BadInput(
-            "This round does not ask how much better the best answer is; leave out strength.",
-            fields={"strength": "Not asked."},
+            _("This round does not ask how much better the best answer is; leave out strength."),
+            fields={"strength": _("Not asked.")},
         )
     if strength is not None and not 1 <= strength <= 4:
         raise BadInput(
-            "strength must be from 1 (hardly better) to 4 (far better).",
-            fields={"strength": "Out of range."},
+            _("strength must be from 1 (hardly better) to 4 (far better)."),
+            fields={"strength": _("Out of range.")},
         )
     return strength
 
@@ -280,7 +293,7 @@ def ranking_submit(
     if earlier is not None:
         return earlier
     if assignment.owes_own_answer:
-        raise StateConflict("Write your own answer first; then you see those to rank.")
+        raise StateConflict(_("Write your own answer first; then you see those to rank."))
     round_ = assignment.task.round
     k = len(assignment.shown_order)
     groups = groups_checked(groups, k, not_judged)

@@ -12,6 +12,8 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labelapp.errors import BadInput, NotFound, StateConflict
 from labelapp.models import (
@@ -47,7 +49,9 @@ from labelapp.trainer_gateway import SampleRow
 
 ASK_SECONDS = 120.0
 """How long a live answer may take before a sampling run takes the prompt up."""
-IN_HAND = "You have a task in work. Hand it in or skip it first; what you wrote here stays."
+IN_HAND = gettext_lazy(
+    "You have a task in work. Hand it in or skip it first; what you wrote here stays."
+)
 
 
 @transaction.atomic
@@ -61,19 +65,22 @@ def live_prompt_write(
     """
     round_ = project.rounds.filter(state=Round.State.OPEN).first()
     if round_ is None:
-        raise StateConflict("No round is open. What you wrote stays here; try again later.")
+        raise StateConflict(_("No round is open. What you wrote stays here; try again later."))
     round_ = Round.objects.select_for_update(no_key=True).get(pk=round_.pk)
     now = timezone.now()
     earlier = LivePrompt.objects.select_related("task").filter(client_id=client_id).first()
     if earlier is not None:
         return _again(earlier, labeler)
     if round_.state != Round.State.OPEN or not round_.live_prompting:
-        raise StateConflict("This round takes no prompts of your own.")
+        raise StateConflict(_("This round takes no prompts of your own."))
     if project.assignments.filter(labeler=labeler, state=Assignment.State.LEASED).exists():
         raise StateConflict(IN_HAND)
     quota_check(round_, standings_of(round_, labeler))
     if project.live_prompts.filter(labeler=labeler).count() >= AUTHOR_LIMIT:
-        raise BadInput(f"You have written {AUTHOR_LIMIT} prompts, the most one person may.")
+        raise BadInput(
+            _("You have written %(limit)s prompts, the most one person may.")
+            % {"limit": AUTHOR_LIMIT}
+        )
     prompt = _prompt(project, labeler, text, use_case)
     task = Task.objects.create(
         project=project,
@@ -98,7 +105,7 @@ def live_prompt_write(
 def _again(live: LivePrompt, labeler: User) -> tuple[LivePrompt, bool]:
     """An earlier try: it may be asked again where nobody does."""
     if live.labeler_id != labeler.pk:
-        raise BadInput("This prompt belongs to someone else; reload the page.")
+        raise BadInput(_("This prompt belongs to someone else; reload the page."))
     now = timezone.now()
     idle = live.asked_until is None or live.asked_until <= now
     if live.task.state != Task.State.WAITING or not idle:
@@ -125,8 +132,8 @@ def _prompt(project: Project, labeler: User, text: str, use_case: str) -> Prompt
             )
     except IntegrityError:
         raise BadInput(
-            "This prompt is there already. Change a few words, or write another.",
-            fields={"text": "There already."},
+            _("This prompt is there already. Change a few words, or write another."),
+            fields={"text": _("There already.")},
         ) from None
 
 
@@ -246,7 +253,7 @@ def live_prompt_take(*, project: Project, labeler: User, pk: int) -> Assignment:
     """The task of one's own prompt, once it is answered."""
     live = project.live_prompts.filter(labeler=labeler, pk=pk).first()
     if live is None:
-        raise NotFound("There is no such prompt among yours.")
+        raise NotFound(_("There is no such prompt among yours."))
     own = project.assignments.filter(labeler=labeler, state=Assignment.State.LEASED)
     if own.exclude(task_id=live.task_id).exists():
         raise StateConflict(IN_HAND)

@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, NotFound, StateConflict
 from labelapp.models import Invite, Membership, Project, Role, User
@@ -27,7 +28,9 @@ def _token_sha256(token: str) -> str:
 def invite_create(*, project: Project, role: str, by: User, note: str = "") -> tuple[Invite, str]:
     """A link's token, shown once, and its row, which keeps only the hash."""
     if role not in Role.values:
-        raise BadInput(f"There is no role {role!r}.", fields={"role": "Unknown."})
+        raise BadInput(
+            _("There is no role %(role)s.") % {"role": repr(role)}, fields={"role": _("Unknown.")}
+        )
     token = secrets.token_urlsafe(32)
     invite = Invite.objects.create(
         project=project,
@@ -46,7 +49,7 @@ def invite_find(*, token: str) -> Invite:
         Invite.objects.select_related("project").filter(token_sha256=_token_sha256(token)).first()
     )
     if invite is None or not invite.live:
-        raise NotFound("This invitation was used or has expired; ask for a new one.")
+        raise NotFound(_("This invitation was used or has expired; ask for a new one."))
     return invite
 
 
@@ -55,7 +58,7 @@ def user_create(
 ) -> User:
     """A new person; BadInput when the name is taken or the password too weak."""
     username = username.strip()
-    first, _, last = full_name.strip().partition(" ")
+    first, _space, last = full_name.strip().partition(" ")
     user = User(username=username, first_name=first, last_name=last, simulated=simulated)
     try:
         UnicodeUsernameValidator()(username)
@@ -68,7 +71,7 @@ def user_create(
             user.save()
     except IntegrityError:
         raise BadInput(
-            "This name is taken; choose another.", fields={"username": "Taken."}
+            _("This name is taken; choose another."), fields={"username": _("Taken.")}
         ) from None
     return user
 
@@ -79,7 +82,7 @@ def invite_accept(*, token: str, username: str, password: str, full_name: str = 
     invite = invite_find(token=token)
     locked = Invite.objects.select_for_update().get(pk=invite.pk)
     if not locked.live:
-        raise NotFound("This invitation was used or has expired; ask for a new one.")
+        raise NotFound(_("This invitation was used or has expired; ask for a new one."))
     user = user_create(username=username, password=password, full_name=full_name)
     Membership.objects.create(project=invite.project, user=user, role=invite.role)
     locked.used_by = user
@@ -96,14 +99,16 @@ def _refuse_losing_last_admin(membership: Membership) -> None:
         )
     )
     if [admin.pk for admin in admins] == [membership.pk]:
-        raise StateConflict("This is the project's last admin; make someone else admin first.")
+        raise StateConflict(_("This is the project's last admin; make someone else admin first."))
 
 
 @transaction.atomic
 def member_role_set(*, membership: Membership, role: str) -> None:
     """Change what a member may do."""
     if role not in Role.values:
-        raise BadInput(f"There is no role {role!r}.", fields={"role": "Unknown."})
+        raise BadInput(
+            _("There is no role %(role)s.") % {"role": repr(role)}, fields={"role": _("Unknown.")}
+        )
     if role != Role.ADMIN:
         _refuse_losing_last_admin(membership)
     Membership.objects.filter(pk=membership.pk).update(role=role)
@@ -116,8 +121,10 @@ def _refuse_beyond_own_projects(membership: Membership, by: User) -> None:
     beyond = user.memberships.exclude(project__in=mine).exists() or user.is_staff
     if beyond and not by.is_superuser and user != by:
         raise StateConflict(
-            f"{user} belongs to more than this project, so one of its admins cannot do that. Ask"
-            " who runs the server: manage.py changepassword, or the site administration."
+            _(
+                "%(user)s belongs to more than this project, so one of its admins cannot do that. Ask who runs the server: manage.py changepassword, or the site administration."
+            )
+            % {"user": user}
         )
 
 

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_slug
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import Membership, Project, Role, User
@@ -22,7 +23,8 @@ def project_create(*, slug: str, name: str, admin: str) -> tuple[Project, str | 
         validate_slug(slug)
     except ValidationError:
         raise BadInput(
-            f"{slug!r} cannot stand in an address: use letters, digits, - and _."
+            _("%(slug)s cannot stand in an address: use letters, digits, - and _.")
+            % {"slug": repr(slug)}
         ) from None
     try:
         with transaction.atomic():
@@ -33,7 +35,9 @@ def project_create(*, slug: str, name: str, admin: str) -> tuple[Project, str | 
                 min_rankings=settings.MIN_RANKINGS,
             )
     except IntegrityError:
-        raise StateConflict(f"There is a project {slug!r} already.") from None
+        raise StateConflict(
+            _("There is a project %(slug)s already.") % {"slug": repr(slug)}
+        ) from None
     password = None
     user = User.objects.filter(username=admin).first()
     if user is None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, NotFound
 from labelapp.models import (
@@ -64,14 +66,16 @@ def _text(plain: dict[str, Any], name: str, *, required: bool = True, limit: int
     value = plain.get(name)
     if value is None or (isinstance(value, str) and not value.strip()):
         if required:
-            raise BadInput(f"{name} is missing.", fields={name: "Missing."})
+            raise BadInput(_("%(name)s is missing.") % {"name": name}, fields={name: _("Missing.")})
         return ""
     if not isinstance(value, str):
-        raise BadInput(f"{name} must be text.", fields={name: "Not text."})
+        raise BadInput(_("%(name)s must be text.") % {"name": name}, fields={name: _("Not text.")})
     value = value.strip()
     if len(value) > limit or "\x00" in value:
         raise BadInput(
-            f"{name} must be text of at most {limit:,} characters.", fields={name: "Too long."}
+            _("%(name)s must be text of at most %(limit)s characters.")
+            % {"name": name, "limit": number_format(limit, force_grouping=True)},
+            fields={name: _("Too long.")},
         )
     return value
 
@@ -80,8 +84,9 @@ def _choice(plain: dict[str, Any], name: str, choices: Sequence[str], default: s
     value = _text(plain, name, required=False) or default
     if value not in choices:
         raise BadInput(
-            f"{name} is {value!r}; it must be one of {', '.join(choices)}.",
-            fields={name: "Unknown."},
+            _("%(name)s is %(value)s; it must be one of %(choices)s.")
+            % {"name": name, "value": repr(value), "choices": ", ".join(choices)},
+            fields={name: _("Unknown.")},
         )
     return value
 
@@ -89,11 +94,11 @@ def _choice(plain: dict[str, Any], name: str, choices: Sequence[str], default: s
 def _few_shot_parts(plain: dict[str, Any]) -> dict[str, Any]:
     pairs = plain.get("pairs")
     if not isinstance(pairs, list) or not pairs:
-        raise BadInput("A few_shot prompt needs pairs: a list of query and response.")
+        raise BadInput(_("A few_shot prompt needs pairs: a list of query and response."))
     checked = []
     for pair in pairs:
         if not isinstance(pair, dict):
-            raise BadInput("Each of pairs must be an object with query and response.")
+            raise BadInput(_("Each of pairs must be an object with query and response."))
         checked.append(
             {name: _text(pair, name, limit=TEXT_LIMIT) for name in ("query", "response")}
         )
@@ -108,36 +113,40 @@ def messages_checked(given: Any, *, last: str = "user") -> list[dict[str, str]]:
     """The turns of a conversation: perhaps a system message, then user and assistant in turn."""
     if not isinstance(given, list) or not given or len(given) > TURNS_LIMIT:
         raise BadInput(
-            f"messages must be a list of 1 to {TURNS_LIMIT} objects with role and content.",
-            fields={"messages": "Not a conversation."},
+            _("messages must be a list of 1 to %(limit)s objects with role and content.")
+            % {"limit": TURNS_LIMIT},
+            fields={"messages": _("Not a conversation.")},
         )
     turns = []
     for each in given:
         if not isinstance(each, dict):
-            raise BadInput("Each of messages must be an object with role and content.")
+            raise BadInput(_("Each of messages must be an object with role and content."))
         role = _choice(each, "role", ("system", "user", "assistant"), "")
         turns.append({"role": role, "content": _text(each, "content", limit=TEXT_LIMIT)})
     said = [turn["role"] for turn in turns if turn["role"] != "system"]
     wanted = ["user", "assistant"] * len(said)
     if said != wanted[: len(said)] or any(turn["role"] == "system" for turn in turns[1:]):
         raise BadInput(
-            "messages must be user and assistant in turn; a system message may only come first."
+            _("messages must be user and assistant in turn; a system message may only come first.")
         )
     if turns[-1]["role"] != last:
-        raise BadInput(f"The last of messages must be of the {last}.")
+        raise BadInput(_("The last of messages must be of the %(last)s.") % {"last": last})
     return turns
 
 
 def _conversation(plain: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Text and parts of a prompt that is given as messages."""
     if plain.get("text"):
-        raise BadInput("Give either text or messages.", fields={"messages": "Beside text."})
+        raise BadInput(_("Give either text or messages."), fields={"messages": _("Beside text.")})
     turns = messages_checked(plain["messages"])
     if len(turns) == 1:
         return turns[0]["content"], {}
     text = conversation_text(turns)
     if len(text) > TEXT_LIMIT:
-        raise BadInput(f"A conversation may have at most {TEXT_LIMIT:,} characters.")
+        raise BadInput(
+            _("A conversation may have at most %(limit)s characters.")
+            % {"limit": number_format(TEXT_LIMIT, force_grouping=True)}
+        )
     return text, {"messages": turns}
 
 
@@ -148,14 +157,15 @@ def sensitive_checked(given: Any) -> tuple[str, ...]:
     words = given.replace(";", ",").split(",") if isinstance(given, str) else given
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise BadInput(
-            "sensitive must be a list of words.", fields={"sensitive": "Not a list of words."}
+            _("sensitive must be a list of words."), fields={"sensitive": _("Not a list of words.")}
         )
     named = {word.strip().lower() for word in words} - {""}
     unknown = sorted(named - set(Sensitive.values))
     if unknown:
         raise BadInput(
-            f"sensitive names {unknown[0]!r}; there are {', '.join(Sensitive.values)}.",
-            fields={"sensitive": "Unknown."},
+            _("sensitive names %(name)s; there are %(known)s.")
+            % {"name": repr(unknown[0]), "known": ", ".join(Sensitive.values)},
+            fields={"sensitive": _("Unknown.")},
         )
     return tuple(value for value in Sensitive.values if value in named)
 
@@ -164,7 +174,7 @@ def prompt_sensitive_set(*, project: Project, pk: int, sensitive: Sequence[str])
     """Mark a prompt with what it contains; it is covered, and kept from who opted out of it."""
     prompt = project.prompts.filter(pk=pk).first()
     if prompt is None:
-        raise NotFound("There is no such prompt in this project.")
+        raise NotFound(_("There is no such prompt in this project."))
     prompt.sensitive = list(sensitive_checked(list(sensitive)))
     prompt.save(update_fields=["sensitive"])
     return prompt
@@ -176,7 +186,7 @@ def prompt_checked(plain: dict[str, Any]) -> PromptInput:
     text, parts = _conversation(plain) if plain.get("messages") is not None else ("", {})
     if kind == PromptKind.FEW_SHOT:
         if parts:
-            raise BadInput("A few_shot prompt is one text; give its pairs, not messages.")
+            raise BadInput(_("A few_shot prompt is one text; give its pairs, not messages."))
         parts = _few_shot_parts(plain)
     elif kind == PromptKind.USER:
         parts |= {"stated_use_case": _text(plain, "stated_use_case", limit=2000)}

@@ -4,6 +4,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
 from labelapp.errors import BadInput
 from labelapp.models import (
     FLAGS,
@@ -37,13 +40,14 @@ def ratings_asked_checked(asked: RatingsAsked) -> RatingsAsked:
     unknown = sorted(set(names) - set(RATING_FIELDS))
     if unknown:
         raise BadInput(
-            f"There is no rating field {unknown[0]!r}; known are {', '.join(RATING_FIELDS)}.",
-            fields={"rating_fields": "Unknown."},
+            _("There is no rating field %(name)s; known are %(known)s.")
+            % {"name": repr(unknown[0]), "known": ", ".join(RATING_FIELDS)},
+            fields={"rating_fields": _("Unknown.")},
         )
     if required and RatingField.OVERALL not in names:
         raise BadInput(
-            "Ratings can only be demanded where the overall quality is asked for.",
-            fields={"ratings_required": "Overall quality is not asked for."},
+            _("Ratings can only be demanded where the overall quality is asked for."),
+            fields={"ratings_required": _("Overall quality is not asked for.")},
         )
     return {
         "rating_fields": [name for name in RATING_FIELDS if name in names],
@@ -76,7 +80,8 @@ def ratings_checked(
     unknown = sorted({*ratings, *flags} - set(letters))
     if unknown:
         raise BadInput(
-            f"There is no answer {unknown[0][:20]} to rate.", fields={"ratings": "Unknown."}
+            _("There is no answer %(letter)s to rate.") % {"letter": unknown[0][:20]},
+            fields={"ratings": _("Unknown.")},
         )
     asked = [name for name in FLAGS if name in round_.rating_fields]
     found = {
@@ -97,13 +102,15 @@ def _overall(letter: str, value: Any, asked: Collection[str]) -> int | None:
         return None
     if RatingField.OVERALL not in asked:
         raise BadInput(
-            f"This round asks for no overall rating; leave out that of answer {letter}.",
-            fields={"ratings": "Not asked."},
+            _("This round asks for no overall rating; leave out that of answer %(letter)s.")
+            % {"letter": letter},
+            fields={"ratings": _("Not asked.")},
         )
     if isinstance(value, bool) or not isinstance(value, int) or not LOWEST <= value <= HIGHEST:
         raise BadInput(
-            f"The rating of answer {letter} must be a whole number from {LOWEST} to {HIGHEST}.",
-            fields={"ratings": f"Answer {letter}: out of range."},
+            _("The rating of answer %(letter)s must be a whole number from %(low)s to %(high)s.")
+            % {"letter": letter, "low": LOWEST, "high": HIGHEST},
+            fields={"ratings": _("Answer %(letter)s: out of range.") % {"letter": letter}},
         )
     return value
 
@@ -113,20 +120,28 @@ def _flags(letter: str, said: Any, asked: Collection[str]) -> dict[str, bool | N
         return {}
     if not isinstance(said, dict):
         raise BadInput(
-            f"The flags of answer {letter} must be an object of names with true, false or null.",
-            fields={"flags": f"Answer {letter}: not an object."},
+            _("The flags of answer %(letter)s must be an object of names with true, false or null.")
+            % {"letter": letter},
+            fields={"flags": _("Answer %(letter)s: not an object.") % {"letter": letter}},
         )
     for name, value in said.items():
         if name not in asked:
             known = ", ".join(asked) or "none"
             raise BadInput(
-                f"Answer {letter} has a flag that this round does not ask for; it asks for {known}.",
-                fields={"flags": f"Answer {letter}: unknown flag."},
+                _(
+                    "Answer %(letter)s has a flag that this round does not ask for; it asks for %(known)s."
+                )
+                % {"letter": letter, "known": known},
+                fields={"flags": _("Answer %(letter)s: unknown flag.") % {"letter": letter}},
             )
         if value is not None and not isinstance(value, bool):
             raise BadInput(
-                f"The flag {name} of answer {letter} must be true, false, or null for blank.",
-                fields={"flags": f"Answer {letter}, {name}: not true, false or null."},
+                _("The flag %(name)s of answer %(letter)s must be true, false, or null for blank.")
+                % {"name": name, "letter": letter},
+                fields={
+                    "flags": _("Answer %(letter)s, %(name)s: not true, false or null.")
+                    % {"letter": letter, "name": name}
+                },
             )
     return said
 
@@ -134,10 +149,15 @@ def _flags(letter: str, said: Any, asked: Collection[str]) -> dict[str, bool | N
 def _demand(found: Mapping[str, AnswerRating], letters: Iterable[str]) -> None:
     lacking = [each for each in letters if each not in found or found[each].overall is None]
     if lacking:
+        named = {"letters": ", ".join(lacking)}
         raise BadInput(
-            "This round asks for an overall rating of every answer before it is ranked:"
-            f" {', '.join(lacking)} {'has' if len(lacking) == 1 else 'have'} none.",
-            fields={"ratings": f"No overall rating: {', '.join(lacking)}."},
+            ngettext(
+                "This round asks for an overall rating of every answer before it is ranked: %(letters)s has none.",
+                "This round asks for an overall rating of every answer before it is ranked: %(letters)s have none.",
+                len(lacking),
+            )
+            % named,
+            fields={"ratings": _("No overall rating: %(letters)s.") % named},
         )
 
 

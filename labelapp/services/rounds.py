@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
@@ -33,7 +34,7 @@ def instructions_add(*, project: Project, body: str, by: User | None = None) -> 
     """The next version of the labelers' instructions; earlier ones stay as they were."""
     body = body.strip()
     if not body:
-        raise BadInput("The instructions are empty.", fields={"body": "Empty."})
+        raise BadInput(_("The instructions are empty."), fields={"body": _("Empty.")})
     Project.objects.select_for_update().get(pk=project.pk)
     last = project.instructions.aggregate(Max("number"))["number__max"] or 0
     return InstructionVersion.objects.create(
@@ -127,12 +128,12 @@ def _tasks_create(round_: Round, prompts: list[int]) -> None:
 def _policy_ready(project: Project) -> ModelVersion:
     """Who answers in the next round; StateConflict where it cannot be opened now."""
     if project.rounds.filter(state=Round.State.OPEN).exists():
-        raise StateConflict("A round is open already; close it before you open the next.")
+        raise StateConflict(_("A round is open already; close it before you open the next."))
     policy = project.versions.filter(
         role=ModelVersion.Role.POLICY, state=ModelVersion.State.CURRENT
     ).first()
     if policy is None:
-        raise StateConflict("There is no current policy yet; the base model is still loading.")
+        raise StateConflict(_("There is no current policy yet; the base model is still loading."))
     return policy
 
 
@@ -167,13 +168,13 @@ def round_open(
     policy = _policy_ready(locked)
     instructions = instructions or locked.instructions.order_by("-number").first()
     if instructions is None:
-        raise StateConflict("Write the labelers' instructions first.")
+        raise StateConflict(_("Write the labelers' instructions first."))
     prompts = prompts_for_labeling(locked, kinds, use_cases)
     to_write = sum(chosen.get(name, 0) for name in PROMPTS_WANTED)
     if not prompts and (demonstrations_wanted or rankings_wanted or not to_write):
-        raise BadInput("No prompt fits; choose more kinds or use cases, or upload prompts.")
+        raise BadInput(_("No prompt fits; choose more kinds or use cases, or upload prompts."))
     if demonstrations_wanted < 1 and rankings_wanted < 1 and to_write < 1:
-        raise BadInput("Ask for at least one demonstration, ranking or prompt.")
+        raise BadInput(_("Ask for at least one demonstration, ranking or prompt."))
     number = (locked.rounds.aggregate(Max("number"))["number__max"] or 0) + 1
     round_ = Round.objects.create(
         project=locked,
@@ -209,7 +210,7 @@ def round_close(*, round: Round) -> None:
         state=Round.State.CLOSED, closed_at=timezone.now()
     )
     if not closed:
-        raise StateConflict("This round is closed already.")
+        raise StateConflict(_("This round is closed already."))
     Task.objects.filter(round=round).exclude(state=Task.State.CLOSED).update(
         state=Task.State.CLOSED
     )

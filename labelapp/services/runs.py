@@ -11,6 +11,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 from django.db.models import FilteredRelation, Q, QuerySet
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
@@ -157,7 +158,7 @@ def evaluation_sampling_queue(
     """A run that answers the prompts of a split to be scored, not ranked: samples without task."""
     prompts = project.prompts.filter(split=split).order_by("pk")[:limit]
     if not prompts.exists():
-        raise BadInput(f"There are no prompts in the {split} split.")
+        raise BadInput(_("There are no prompts in the %(split)s split.") % {"split": split})
     return _sample_run(
         project=project,
         version=version,
@@ -212,7 +213,9 @@ def run_cancel(*, run: Run, by: User | None = None) -> Run:
         run.cancel_requested = True
         run.save(update_fields=["cancel_requested"])
     else:
-        raise StateConflict(f"This run has ended already: {run.get_state_display().lower()}.")
+        raise StateConflict(
+            _("This run has ended already: %(state)s.") % {"state": run.get_state_display()}
+        )
     return run
 
 
@@ -222,8 +225,8 @@ def run_retry(*, run: Run, by: User | None = None) -> Run:
     run = run_lock(run.pk)
     if run.state not in (Run.State.FAILED, Run.State.CANCELLED):
         raise StateConflict(
-            f"Only a failed or stopped run can be tried again; this one is"
-            f" {run.get_state_display().lower()}."
+            _("Only a failed or stopped run can be tried again; the state of this one: %(state)s.")
+            % {"state": run.get_state_display()}
         )
     run.state = Run.State.QUEUED
     run.cancel_requested = False

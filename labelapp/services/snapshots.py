@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from django.db import transaction
 from django.db.models import Prefetch, QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from labelapp.errors import BadInput
 from labelapp.models import Demonstration, Project, Prompt, Ranking, RankingPlace, Snapshot, User
@@ -26,9 +28,13 @@ from labelapp.trainer_gateway import (
 
 BLOCK = 500
 EMPTY = {
-    Snapshot.Kind.DEMONSTRATIONS: "There are no demonstrations to freeze. Write or upload one first",
-    Snapshot.Kind.COMPARISONS: "There are no rankings to freeze. Let labelers rank answers first",
-    Snapshot.Kind.PROMPTS: "There are no prompts to freeze. Upload prompts first",
+    Snapshot.Kind.DEMONSTRATIONS: gettext_lazy(
+        "There are no demonstrations to freeze. Write or upload one first."
+    ),
+    Snapshot.Kind.COMPARISONS: gettext_lazy(
+        "There are no rankings to freeze. Let labelers rank answers first."
+    ),
+    Snapshot.Kind.PROMPTS: gettext_lazy("There are no prompts to freeze. Upload prompts first."),
 }
 
 
@@ -51,8 +57,10 @@ def snapshot_freeze(
     identity = {"include_simulated": include_simulated}
     frozen = snapshot_write(kind=kind, rows=_rows(labels, to_row, ids), identity=identity)
     if frozen is None:
-        hint = "" if include_simulated or kind == "prompts" else ", or include the simulated ones"
-        raise BadInput(f"{EMPTY[Snapshot.Kind(kind)]}{hint}.")
+        message = str(EMPTY[Snapshot.Kind(kind)])
+        if not include_simulated and kind != Snapshot.Kind.PROMPTS:
+            message += " " + _("Simulated ones stay out unless they are included.")
+        raise BadInput(message)
     snapshot, created = Snapshot.objects.get_or_create(
         project=project,
         name=frozen.name,
@@ -76,8 +84,8 @@ def prompts_freeze(*, project: Project, prompts: QuerySet[Prompt]) -> Snapshot:
     identity = {"include_simulated": False}
     frozen = snapshot_write(kind=Snapshot.Kind.PROMPTS.value, rows=rows, identity=identity)
     if frozen is None:
-        raise BadInput("There are no prompts to answer.")
-    snapshot, _ = Snapshot.objects.get_or_create(
+        raise BadInput(_("There are no prompts to answer."))
+    snapshot, _created = Snapshot.objects.get_or_create(
         project=project,
         name=frozen.name,
         defaults={

@@ -5,6 +5,7 @@ import secrets
 from datetime import timedelta
 
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, NotAllowed
 from labelapp.models import ApiToken, Membership, Project, Role, User
@@ -24,10 +25,14 @@ def token_create(
     """A token that may take and hand in this labeler's tasks in this project, and nothing else."""
     if not 1 <= days <= LONGEST_DAYS:
         raise BadInput(
-            f"A token lives from 1 to {LONGEST_DAYS} days.", fields={"days": "Out of range."}
+            _("A token lives from 1 to %(days)s days.") % {"days": LONGEST_DAYS},
+            fields={"days": _("Out of range.")},
         )
     if not Membership.objects.filter(project=project, user=labeler, role=Role.LABELER).exists():
-        raise NotAllowed(f"{labeler} is no labeler of {project}; tokens are for labelers.")
+        raise NotAllowed(
+            _("%(labeler)s is no labeler of %(project)s; tokens are for labelers.")
+            % {"labeler": labeler, "project": project}
+        )
     token = secrets.token_urlsafe(32)
     row = ApiToken.objects.create(
         project=project,

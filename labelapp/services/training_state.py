@@ -2,6 +2,7 @@
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from labelapp.errors import StateConflict
 from labelapp.models import Run, Training
@@ -36,5 +37,5 @@ def training_refresh(*, training_id: int | None) -> None:
             training.save(update_fields=["state", "finished_at"])
     except IntegrityError:
         raise StateConflict(
-            "Another training of this project runs already; stop it or wait until it ends."
+            _("Another training of this project runs already; stop it or wait until it ends.")
         ) from None

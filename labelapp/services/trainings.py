@@ -5,6 +5,8 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
@@ -23,7 +25,9 @@ from labelapp.profiles import PROFILES
 from labelapp.services.runs import LIVE, run_cancel, run_queue, run_retry, text_queue
 from labelapp.services.snapshots import snapshot_freeze
 
-ACTIVE_ALREADY = "A training of this project runs already; stop it or wait until it ends."
+ACTIVE_ALREADY = gettext_lazy(
+    "A training of this project runs already; stop it or wait until it ends."
+)
 
 
 @transaction.atomic
@@ -41,7 +45,10 @@ def training_start(
     """
     profile = profile or settings.LABELAPP_TRAINING
     if profile not in PROFILES:
-        raise BadInput(f"There is no profile {profile!r}; there are {', '.join(PROFILES)}.")
+        raise BadInput(
+            _("There is no profile %(profile)s; there are %(names)s.")
+            % {"profile": repr(profile), "names": ", ".join(PROFILES)}
+        )
     project = Project.objects.select_for_update().get(pk=round.project_id)
     if project.trainings.filter(state=Training.State.ACTIVE).exists():
         raise StateConflict(ACTIVE_ALREADY)
@@ -52,7 +59,7 @@ def training_start(
         .last()
     )
     if base is None:
-        raise StateConflict("The base model is not there yet; wait until its run is done.")
+        raise StateConflict(_("The base model is not there yet; wait until its run is done."))
     _check_thresholds(project, include_simulated)
     training = _create(round, by, include_simulated, profile)
     _queue_stages(training, base, by)
@@ -154,16 +161,26 @@ def _check_thresholds(project: Project, include_simulated: bool) -> None:
     )
     missing = []
     if demonstrations < project.min_demonstrations:
-        missing.append(f"{project.min_demonstrations - demonstrations} more demonstrations")
-    if rankings < project.min_rankings:
-        missing.append(f"{project.min_rankings - rankings} more rankings")
-    if missing:
-        hint = "" if include_simulated else " (simulated ones do not count unless included)"
-        raise StateConflict(
-            f"Training needs {' and '.join(missing)} on prompts of the train split{hint}:"
-            f" there are {demonstrations} of {project.min_demonstrations} demonstrations and"
-            f" {rankings} of {project.min_rankings} rankings."
+        n = project.min_demonstrations - demonstrations
+        missing.append(
+            ngettext("%(n)s more demonstration", "%(n)s more demonstrations", n) % {"n": n}
         )
+    if rankings < project.min_rankings:
+        n = project.min_rankings - rankings
+        missing.append(ngettext("%(n)s more ranking", "%(n)s more rankings", n) % {"n": n})
+    if missing:
+        message = _(
+            "Training needs %(missing)s on prompts of the train split; there are %(demonstrations)s of %(min_demonstrations)s demonstrations and %(rankings)s of %(min_rankings)s rankings."
+        ) % {
+            "missing": _(" and ").join(missing),
+            "demonstrations": demonstrations,
+            "min_demonstrations": project.min_demonstrations,
+            "rankings": rankings,
+            "min_rankings": project.min_rankings,
+        }
+        if not include_simulated:
+            message += " " + _("Simulated ones do not count unless they are included.")
+        raise StateConflict(message)
 
 
 @transaction.atomic
@@ -171,7 +188,7 @@ def training_stop(*, training: Training, by: User | None = None) -> Training:
     """Stop every run of a training; the one that runs writes a checkpoint first."""
     training = Training.objects.select_for_update().get(pk=training.pk)
     if training.state != Training.State.ACTIVE:
-        raise StateConflict("This training has ended already.")
+        raise StateConflict(_("This training has ended already."))
     for run in training.runs.filter(state__in=LIVE).order_by("-created_at"):
         run_cancel(run=run, by=by)
     training.refresh_from_db()
@@ -183,7 +200,7 @@ def training_retry(*, training: Training, by: User | None = None) -> Training:
     """Go on with a failed or stopped training: what is done stays, the rest is queued again."""
     training = Training.objects.select_for_update().get(pk=training.pk)
     if training.state not in (Training.State.FAILED, Training.State.CANCELLED):
-        raise StateConflict("Only a failed or stopped training can be tried again.")
+        raise StateConflict(_("Only a failed or stopped training can be tried again."))
     ended = training.runs.filter(state__in=[Run.State.FAILED, Run.State.CANCELLED])
     for run in ended.order_by("created_at"):
         run_retry(run=run, by=by)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.db import transaction
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import Demonstration, Project, Upload, User
@@ -28,12 +30,15 @@ ROWS_LIMIT = 50_000
 
 def _decoded(content: bytes) -> str:
     if len(content) > FILE_BYTES:
-        raise BadInput(f"The file is over {FILE_BYTES // 1_000_000} MB; split it.")
+        raise BadInput(
+            _("The file is over %(size)s MB; split it.") % {"size": FILE_BYTES // 1000000}
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(
-            f"The file is not UTF-8 text (byte {error.start}); save it as UTF-8."
+            _("The file is not UTF-8 text (byte %(place)s); save it as UTF-8.")
+            % {"place": error.start}
         ) from None
 
 
@@ -43,7 +48,7 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, Any]]:
             try:
                 yield number, json.loads(line)
             except ValueError as error:
-                yield number, f"Not JSON: {error}."
+                yield number, _("Not JSON: %(error)s.") % {"error": error}
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
@@ -51,12 +56,12 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
     try:
         for row in reader:
             if None in row:
-                yield reader.line_num, "More cells than the header has names."
+                yield reader.line_num, _("More cells than the header has names.")
                 continue
             plain: dict[str, Any] = {k: v for k, v in row.items() if v}
             yield reader.line_num, _cells_read(plain)
     except csv.Error as error:
-        yield reader.line_num, f"Not CSV: {error}."
+        yield reader.line_num, _("Not CSV: %(error)s.") % {"error": error}
 
 
 def _cells_read(plain: dict[str, Any]) -> Any:
@@ -66,7 +71,7 @@ def _cells_read(plain: dict[str, Any]) -> Any:
             try:
                 plain[name] = json.loads(plain[name])
             except ValueError:
-                return f"{name} must hold JSON in a CSV file."
+                return _("%(name)s must hold JSON in a CSV file.") % {"name": name}
     return plain
 
 
@@ -85,9 +90,12 @@ def _demonstration_fields(plain: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if isinstance(completion, list) and len(completion) == 1 and isinstance(completion[0], dict):
         completion = completion[0].get("content")  # TRL's conversational form
     if not isinstance(completion, str) or not completion.strip():
-        raise BadInput("completion is missing.")
+        raise BadInput(_("completion is missing."))
     if len(completion) > TEXT_LIMIT or "\x00" in completion:
-        raise BadInput(f"completion must be text of at most {TEXT_LIMIT:,} characters.")
+        raise BadInput(
+            _("completion must be text of at most %(limit)s characters.")
+            % {"limit": number_format(TEXT_LIMIT, force_grouping=True)}
+        )
     if "text" not in fields and isinstance(fields.get("prompt"), str):
         fields["text"] = fields.pop("prompt")
     return fields, completion.strip()
@@ -98,7 +106,7 @@ def _checked(kind: str, plain: Any) -> dict[str, Any]:
     if isinstance(plain, str):
         raise BadInput(plain)
     if not isinstance(plain, dict):
-        raise BadInput("The line must be an object with named fields.")
+        raise BadInput(_("The line must be an object with named fields."))
     completion = None
     if kind == Upload.Kind.DEMONSTRATIONS:
         plain, completion = _demonstration_fields(plain)
@@ -133,7 +141,7 @@ def upload_preview(
 ) -> Upload:
     """Read a JSON Lines or CSV file and keep what would be written; nothing is written yet."""
     if kind not in Upload.Kind.values:
-        raise BadInput(f"There are no uploads of kind {kind!r}.")
+        raise BadInput(_("There are no uploads of kind %(kind)s.") % {"kind": repr(kind)})
     text = _decoded(content)
     csv_file = file_name.lower().endswith(".csv")
     known = _known(project, kind)
@@ -142,27 +150,31 @@ def upload_preview(
     problems: list[dict[str, Any]] = []
     for number, plain in _csv_rows(text) if csv_file else _jsonl_rows(text):
         if len(rows) >= ROWS_LIMIT:
-            raise BadInput(f"The file has over {ROWS_LIMIT:,} rows; split it.")
+            raise BadInput(
+                _("The file has over %(limit)s rows; split it.")
+                % {"limit": number_format(ROWS_LIMIT, force_grouping=True)}
+            )
         try:
             row = _checked(kind, plain)
         except BadInput as error:
             problems.append({"line": number, "message": error.message, "duplicate": False})
             continue
         if _identity(row) in known:
-            problems.append({"line": number, "message": "Already there.", "duplicate": True})
+            problems.append({"line": number, "message": _("Already there."), "duplicate": True})
             continue
         named = row["author"] != "upload" and kind == Upload.Kind.PROMPTS
         if named and authors[row["author"]] >= AUTHOR_LIMIT:
-            message = (
-                f"{row['author']} has {AUTHOR_LIMIT} prompts already, the most for one author."
-            )
+            message = _("%(author)s has %(limit)s prompts already, the most for one author.") % {
+                "author": row["author"],
+                "limit": AUTHOR_LIMIT,
+            }
             problems.append({"line": number, "message": message, "duplicate": False})
             continue
         authors[row["author"]] += 1
         known.add(_identity(row))
         rows.append({**row, "line": number})
     if not rows and not problems:
-        raise BadInput("The file has no rows.")
+        raise BadInput(_("The file has no rows."))
     return Upload.objects.create(
         project=project,
         kind=kind,
@@ -213,5 +225,7 @@ def _waiting(upload: Upload) -> Upload:
         Upload.objects.select_for_update(of=("self",)).select_related("project").get(pk=upload.pk)
     )
     if locked.state != Upload.State.PREVIEW:
-        raise StateConflict(f"This file was {locked.get_state_display().lower()} before.")
+        raise StateConflict(
+            _("This file was decided on before: %(state)s.") % {"state": locked.get_state_display()}
+        )
     return locked

@@ -3,6 +3,7 @@
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from labelapp.errors import StateConflict
 from labelapp.models import ModelVersion, Project, Run, User
@@ -60,9 +61,11 @@ def version_promote(*, version: ModelVersion, by: User | None) -> ModelVersion:
     _lock(version.project_id)
     version.refresh_from_db()
     if version.state == _State.CURRENT:
-        raise StateConflict(f"{version} is the current one already.")
+        raise StateConflict(_("%(version)s is the current one already.") % {"version": version})
     if version.state == _State.REFUSED:
-        raise StateConflict(f"{version} was refused and cannot be promoted.")
+        raise StateConflict(
+            _("%(version)s was refused and cannot be promoted.") % {"version": version}
+        )
     _make_current(version, by)
     beside = _reward_model_of(version)
     if beside is not None and beside.state in (_State.CANDIDATE, _State.RETIRED):
@@ -75,7 +78,9 @@ def version_rollback(*, version: ModelVersion, by: User | None) -> ModelVersion:
     """Go back to a version that was current before."""
     version.refresh_from_db()
     if version.state != _State.RETIRED:
-        raise StateConflict(f"{version} was never current; promote it instead.")
+        raise StateConflict(
+            _("%(version)s was never current; promote it instead.") % {"version": version}
+        )
     return version_promote(version=version, by=by)
 
 
@@ -89,7 +94,8 @@ def version_refuse(*, version: ModelVersion, by: User | None = None) -> ModelVer
     version.refresh_from_db()
     if not changed:
         raise StateConflict(
-            f"Only a candidate can be refused; {version} is {version.get_state_display().lower()}."
+            _("Only a candidate can be refused; the state of %(version)s: %(state)s.")
+            % {"version": version, "state": version.get_state_display()}
         )
     return version
 

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import Assignment, Project, Prompt, PromptKind, Task, User
@@ -25,15 +26,20 @@ def _checked(task: Task, content: dict[str, Any], author: str) -> PromptInput:
     )
     unknown = sorted(set(content) - allowed)
     if unknown:
-        raise BadInput(f"There is no field {unknown[0]!r} here.", fields={"prompt": "Unknown."})
+        raise BadInput(
+            _("There is no field %(name)s here.") % {"name": repr(unknown[0])},
+            fields={"prompt": _("Unknown.")},
+        )
     if not content.get("use_case"):
-        raise BadInput("Say what kind of use it is.", fields={"use_case": "Missing."})
+        raise BadInput(_("Say what kind of use it is."), fields={"use_case": _("Missing.")})
     plain = {**content, "kind": task.asked_kind, "author": author}
     if task.asked_kind == PromptKind.USER:
         plain["stated_use_case"] = task.brief
     elif task.asked_kind == PromptKind.FEW_SHOT:
         if not str(content.get("query") or "").strip():
-            raise BadInput("Write the query that is to be answered.", fields={"query": "Missing."})
+            raise BadInput(
+                _("Write the query that is to be answered."), fields={"query": _("Missing.")}
+            )
         # checked once for its parts, then with the text that they make
         plain["text"] = few_shot_text(prompt_checked({**plain, "text": "?"}).parts)
     return prompt_checked(plain)
@@ -43,12 +49,12 @@ def _earlier(assignment: Assignment, client_id: UUID) -> Prompt | None:
     """The prompt that an earlier try of the same submit made."""
     made = Prompt.objects.filter(client_id=client_id).first()
     if made is not None and made.assignment_id != assignment.pk:
-        raise BadInput("This submit belongs to another task; reload the page.")
+        raise BadInput(_("This submit belongs to another task; reload the page."))
     if made is None and assignment.state not in (
         Assignment.State.LEASED,
         Assignment.State.LAPSED,
     ):
-        raise StateConflict("You have finished this task already, in another window perhaps.")
+        raise StateConflict(_("You have finished this task already, in another window perhaps."))
     return made
 
 
@@ -79,7 +85,8 @@ def written_prompt_submit(
     mine = Prompt.objects.filter(project_id=assignment.project_id, author=author)
     if mine.count() >= AUTHOR_LIMIT:
         raise StateConflict(
-            f"You have written {AUTHOR_LIMIT} prompts, the most for one author. Skip this task."
+            _("You have written %(limit)s prompts, the most for one author. Skip this task.")
+            % {"limit": AUTHOR_LIMIT}
         )
     try:
         with transaction.atomic():
@@ -99,8 +106,8 @@ def written_prompt_submit(
         if "prompt_once" not in str(error):
             raise
         raise BadInput(
-            "This prompt is there already, word for word. Write another one.",
-            fields={"prompt": "Duplicate."},
+            _("This prompt is there already, word for word. Write another one."),
+            fields={"prompt": _("Duplicate.")},
         ) from None
     assignment_close(assignment, active_ms, idle_ms)
     assignment.save(update_fields=["state", "active_ms", "idle_ms", "ended_at", "settles_at"])

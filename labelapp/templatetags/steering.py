@@ -45,4 +45,5 @@ def percent(value: Any) -> str:
     """A fraction as ``71.9%``; a dash where there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–"
-    return f"{number_format(round(value * PERCENT, 1), decimal_pos=1)}%"
+    number = number_format(round(value * PERCENT, 1), decimal_pos=1)
+    return _("%(number)s%%") % {"number": number}

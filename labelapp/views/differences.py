@@ -4,6 +4,7 @@ from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -25,7 +26,7 @@ def difference(request: HttpRequest, membership: Membership, assignment_id: UUID
     texts = {answer.letter: answer.text for answer in assignment_view(assignment).answers}
     one, two = request.GET.get("one", ""), request.GET.get("two", "")
     if one not in texts or two not in texts:
-        raise BadInput("Choose two answers of this task to compare.")
+        raise BadInput(_("Choose two answers of this task to compare."))
     pieces = list(word_difference(texts[one], texts[two]))
     context = {
         "one": one,

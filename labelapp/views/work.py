@@ -9,6 +9,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
@@ -173,9 +174,16 @@ def _page_data(seen: AssignmentView, slug: str) -> dict[str, object]:
 
 
 def _skip_reasons(seen: AssignmentView) -> list[str]:
-    shared = [_("I do not know enough to judge this"), _("The prompt makes no sense")]
+    """In English, as they are kept; the page shows them in the reader's language."""
+    shared = [
+        gettext_noop("I do not know enough to judge this"),
+        gettext_noop("The prompt makes no sense"),
+    ]
     if seen.step == "rank":
-        shared.append(_("None of the answers can be read"))
+        shared.append(gettext_noop("None of the answers can be read"))
     elif seen.kind == Task.Kind.PROMPT:
-        shared = [_("Nothing comes to my mind"), _("I do not understand this use case")]
-    return [*shared, _("It upsets me")]
+        shared = [
+            gettext_noop("Nothing comes to my mind"),
+            gettext_noop("I do not understand this use case"),
+        ]
+    return [*shared, gettext_noop("It upsets me")]

@@ -57,17 +57,18 @@ document.addEventListener("keydown", (event) => {
 
 const NAMES = { enter: "⏎", arrowleft: "←", arrowright: "→", arrowup: "↑", arrowdown: "↓", " ": "␣" };
 const mac = /Mac|iP(hone|ad)/.test(navigator.userAgent);
+const ctrl = mac ? "⌘" : (own.ctrl ?? "Ctrl");
 
 /** "mod+enter" as it stands on a key: "Ctrl ⏎". */
 export function written(keys) {
   const mod = keys.startsWith("mod+");
   const key = mod ? keys.slice(4) : keys;
   const name = NAMES[key] ?? (key.length === 1 ? key.toUpperCase() : key);
-  return mod ? `${mac ? "⌘" : "Ctrl"} ${name}` : name;
+  return mod ? `${ctrl} ${name}` : name;
 }
 
-const hints = new Map(own.actions.map((action) => [written(action.first).replace("⌘", "Ctrl"), action.keys]));
+const hints = new Map(own.actions.map((action) => [written(action.first).replace(ctrl, "Ctrl"), action.keys]));
 for (const hint of document.querySelectorAll("kbd")) {
   const keys = hints.get(hint.textContent);
-  hint.textContent = keys ? written(keys) : mac ? hint.textContent.replace("Ctrl", "⌘") : hint.textContent;
+  hint.textContent = keys ? written(keys) : hint.textContent.replace("Ctrl", ctrl);
 }

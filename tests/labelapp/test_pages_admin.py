@@ -124,7 +124,7 @@ def test_how_a_round_hands_its_tasks_out_is_set_on_the_form(ready: Project) -> N
     assert (opened.extra_overlap, opened.disagreement) == (2, 0.5)
     assert opened.kind_weights == {"demonstration": 1, "ranking": 3}
     page = main_of(client.get("/p/garden/rounds/1/"))
-    for said in ("up to 2 more", "where judges disagree most", "at most 7 tasks"):
+    for said in ("up to 2 more", "Where judges disagree most", "at most 7 tasks"):
         assert said in page
     form = text(client.get("/p/garden/rounds/new/"))
     assert re.search(r'name="quota" value="7"', form)  # the next round starts like the last
@@ -268,7 +268,7 @@ def test_the_button_is_shut_until_there_is_enough_then_starts_one_training() -> 
 
     assert shut()
     refused = client.post("/p/garden/rounds/1/train/", follow=True)
-    assert "1 more rankings" in text(refused)
+    assert "1 more ranking on prompts" in text(refused)
     assert not Training.objects.exists()
     rank(project, labeler)
     assert not shut()
@@ -313,7 +313,7 @@ def test_a_training_page_names_stages_snapshots_and_what_stands_in_for_text() ->
     assert cast.snapshot.name in page
     assert "1 demonstration" in page
     assert "1 ranking" in page
-    assert DRAWN_TEXT in page
+    assert str(DRAWN_TEXT) in page
 
 
 def test_a_failure_is_told_with_its_reason_and_can_be_tried_again() -> None:

@@ -154,7 +154,7 @@ def test_an_upload_is_shown_first_and_added_on_the_second_yes() -> None:
     assert "1 prompt added." in text(answer)
     assert Prompt.objects.count() == 2
     again = client.post(f"/p/garden/uploads/{upload.pk}/apply/", follow=True)
-    assert "This file was added before." in text(again)
+    assert "This file was decided on before: Added." in text(again)
     assert Prompt.objects.count() == 2
 
 

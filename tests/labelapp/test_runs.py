@@ -178,7 +178,7 @@ def test_stopping_a_queued_run_is_at_once_and_a_running_one_is_asked() -> None:
     assert beat(running, token).cancel
     assert stage_view(Run.objects.get(pk=running.pk)).stopping
     assert run_cancelled(run_id=running.pk, token=token)
-    with pytest.raises(StateConflict, match="ended already: stopped"):
+    with pytest.raises(StateConflict, match="ended already: Stopped"):
         run_cancel(run=running)
 
 
@@ -194,7 +194,7 @@ def test_a_stop_that_its_lost_worker_could_not_do_is_done_at_the_next_claim() ->
 
 def test_only_what_failed_or_was_stopped_is_tried_again() -> None:
     run = base_run()
-    with pytest.raises(StateConflict, match="this one is queued"):
+    with pytest.raises(StateConflict, match="the state of this one: Queued"):
         run_retry(run=run)
     run_fail(run_id=run.pk, token=claim(run), error="Out of memory.")
     run.refresh_from_db()

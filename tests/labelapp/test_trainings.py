@@ -114,7 +114,7 @@ def test_stages_run_in_their_order_and_the_training_is_done_with_the_last() -> N
 
 def test_too_few_labels_are_told_with_what_is_missing() -> None:
     round_ = labeled_round(min_demonstrations=3, min_rankings=2)
-    with pytest.raises(StateConflict, match="2 more demonstrations and 1 more rankings"):
+    with pytest.raises(StateConflict, match="2 more demonstrations and 1 more ranking "):
         training_start(round=round_)
     assert not Training.objects.exists()
     assert not Run.objects.exclude(stage="base").exists()
@@ -133,7 +133,7 @@ def test_simulated_labels_count_only_when_included() -> None:
     round_ = labeled_round()
     Demonstration.objects.update(simulated=True)
     Ranking.objects.update(simulated=True)
-    with pytest.raises(StateConflict, match="simulated ones do not count unless included"):
+    with pytest.raises(StateConflict, match="Simulated ones do not count unless they are included"):
         training_start(round=round_)
     training = training_start(round=round_, include_simulated=True)
     assert all(s.include_simulated for s in Snapshot.objects.exclude(kind="prompts"))
@@ -215,7 +215,7 @@ def test_a_stopped_stage_can_be_stopped_no_further() -> None:
 def test_the_page_says_that_drawn_text_stands_in(settings) -> None:
     training = training_start(round=labeled_round())
     view = training_view(training)
-    assert view.notes == [DRAWN_TEXT]
+    assert view.notes == [str(DRAWN_TEXT)]
     assert [stage.stage for stage in view.stages] == ["text", "sft", "reward", "ppo"]
     assert view.stages[0].detail == "Waiting for a worker"
     assert view.stages[1].seconds is None

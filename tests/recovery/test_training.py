@@ -67,7 +67,7 @@ def test_labels_become_an_sft_policy_a_reward_model_and_a_ppo_policy(
     view = training_view(training)
     assert [stage.fraction for stage in view.stages] == [1.0] * 4
     assert all(stage.seconds and stage.figures for stage in view.stages)
-    assert view.notes[0] == DRAWN_TEXT
+    assert view.notes[0] == str(DRAWN_TEXT)
     assert sum("stands in" in note for note in view.notes) == 1
     assert any("stands in" in note for note in made["ppo"].notes)
     for stage in ("sft", "reward", "ppo"):
