@@ -29,6 +29,10 @@ class Task(models.Model):
         DEMONSTRATION = "demonstration", "Demonstration"
         RANKING = "ranking", "Ranking"
         PROMPT = "prompt", "Prompt to write"
+        PAIRWISE = "pairwise", "Pair to compare"
+
+    ANSWERED: ClassVar = (Kind.RANKING, Kind.PAIRWISE)
+    """Kinds in which answers of models are judged."""
 
     class State(models.TextChoices):
         WAITING = "waiting", "Waiting for answers"
