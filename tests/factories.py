@@ -100,6 +100,8 @@ def make_task(round_: Round, kind: str = "demonstration", **fields: object) -> T
     )
     if kind == Task.Kind.RANKING:
         make_samples(task)
+    elif kind == Task.Kind.PAIRWISE:
+        make_pair(task)
     return task
 
 
@@ -123,6 +125,30 @@ def make_samples(task: Task) -> list[Sample]:
         )
         for index in range(round_.k)
     )
+
+
+def make_pair(task: Task) -> list[Sample]:
+    """An answer of the round's policy and one of its opponent, in that order."""
+    round_ = task.round
+    return [
+        Sample.objects.create(
+            project=task.project,
+            prompt=task.prompt,
+            version=version,
+            run=version.run,
+            task=task,
+            index=0,
+            text=f"The {name} answers {task.prompt.text}",
+            token_ids=[number, 2],
+            finished=True,
+            seed=1,
+            temperature=1.0,
+            max_new_tokens=16,
+        )
+        for number, (name, version) in enumerate(
+            (("one", round_.policy), ("other", round_.opponent))
+        )
+    ]
 
 
 def lapse(assignment: Assignment) -> None:

@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 ROWS = "rows.jsonl"
 
 Split = Literal["train", "valid", "test"]
-SnapshotKind = Literal["demonstrations", "comparisons", "prompts"]
+SnapshotKind = Literal["demonstrations", "comparisons", "prompts", "votes"]
 Row = TypeVar("Row")
 
 
@@ -150,6 +150,33 @@ class ComparisonRow:
         """The group (0 = best) of each output of ``judged``."""
         group_of = {oid: i for i, group in enumerate(self.rank_groups) for oid in group}
         return [group_of[output.id] for output in self.judged]
+
+
+@dataclass(frozen=True)
+class VoteRow:
+    """One labeler's vote on the answers of two versions: an evaluation, which no stage trains on."""
+
+    id: str
+    task_id: str
+    prompt_id: str
+    prompt: tuple[Message, ...]
+    left: Output  # as they stood on the labeler's page; the side was drawn
+    right: Output
+    choice: Literal["left", "right", "tie", "both_bad"]
+    labeler: str
+    labeler_group: str | None
+    active_ms: int | None
+    round: int
+    instructions_version: int | None
+    split: Split
+    kind: Literal["plain", "few_shot", "user"]
+    use_case: str
+    simulated: bool
+    version: int = 1  # above 1: the labeler's correction of an earlier one
+
+    def __post_init__(self) -> None:
+        if self.left.policy == self.right.policy:
+            raise DataError(f"vote {self.id} is on two answers of {self.left.policy}.")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern] = [
     path(f"{_assignment}skip/", work.SkipView.as_view(), name="api-skip"),
     path(f"{_assignment}undo/", work.UndoView.as_view(), name="api-undo"),
     path(f"{_assignment}correction/", work.CorrectionView.as_view(), name="api-correction"),
+    path(f"{_assignment}versions/", work.VersionsView.as_view(), name="api-versions"),
     path(f"{_assignment}concerns/", concerns.ConcernsView.as_view(), name="api-concerns"),
     path(f"{_assignment}flags/", concerns.FlagView.as_view(), name="api-flag"),
     path(f"{_assignment}notes/", concerns.NoteView.as_view(), name="api-note"),

@@ -10,7 +10,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from labelapp.api.access import ProjectView
-from labelapp.models import ApiToken, Assignment, Demonstration, Ranking, Role, Task, User
+from labelapp.errors import StateConflict
+from labelapp.models import ApiToken, Assignment, Demonstration, Ranking, Role, Task, User, Vote
+from labelapp.selectors.history import revealed
 from labelapp.selectors.queue import assignment_get, assignment_view
 from labelapp.services.aftercare import correction_drop, correction_open, label_undo
 from labelapp.services.assignments import (
@@ -19,7 +21,12 @@ from labelapp.services.assignments import (
     assignment_heartbeat,
     assignment_skip,
 )
-from labelapp.services.labels import demonstration_submit, own_answer_submit, ranking_submit
+from labelapp.services.labels import (
+    demonstration_submit,
+    own_answer_submit,
+    ranking_submit,
+    vote_submit,
+)
 from labelapp.services.written_prompts import written_prompt_submit
 
 TIME_MS_LIMIT = 7 * 24 * 3600 * 1000
@@ -56,6 +63,7 @@ class SubmitInput(serializers.Serializer[Any]):
         required=False,
     )
     prompt = serializers.DictField(required=False)
+    choice = serializers.ChoiceField(choices=Vote.Choice.choices, required=False)
     not_judged = serializers.ListField(
         child=serializers.CharField(max_length=1), max_length=9, required=False
     )
@@ -65,12 +73,18 @@ class SubmitInput(serializers.Serializer[Any]):
     flags = serializers.DictField(required=False)  # letter -> field -> true, false, null
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if sum(name in attrs for name in ("text", "groups", "prompt")) != 1:
+        if sum(name in attrs for name in ("text", "groups", "prompt", "choice")) != 1:
             raise serializers.ValidationError(
-                {"text": _("Send text (a demonstration), groups (a ranking) or prompt (a prompt).")}
+                {
+                    "text": _(
+                        "Send text (a demonstration), groups (a ranking), prompt (a prompt) or"
+                        " choice (a vote on a pair)."
+                    )
+                }
             )
-        beside = sorted(set(attrs) - {"client_id", "active_ms", "idle_ms", "draft", "text"})
-        if "text" in attrs and beside:
+        shared = {"client_id", "active_ms", "idle_ms", "draft", "text", "choice"}
+        beside = sorted(set(attrs) - shared)
+        if beside and ("text" in attrs or "choice" in attrs):
             raise serializers.ValidationError({beside[0]: _("This belongs to a ranking.")})
         return attrs
 
@@ -156,7 +170,9 @@ class SubmitView(LabelerView):
             "project": self.membership.project,
         }
         if "groups" in data:
-            label: Demonstration | Ranking = ranking_submit(**asked, **data)
+            label: Demonstration | Ranking | Vote = ranking_submit(**asked, **data)
+        elif "choice" in data:
+            label = vote_submit(**asked, **data)
         elif "prompt" in data:
             written = written_prompt_submit(**asked, **data)
             return Response({"state": self.own(assignment_id).state, "label_id": written.pk})
@@ -186,3 +202,15 @@ class CorrectionView(LabelerView):
     def delete(self, request: Request, slug: str, assignment_id: UUID) -> Response:
         left = correction_drop(assignment_id=self.own(assignment_id).pk, labeler=self.labeler)
         return Response({"state": left.state})
+
+
+class VersionsView(LabelerView):
+    """Which versions wrote the two answers of a pair: after the vote, where the round shows it."""
+
+    def get(self, request: Request, slug: str, assignment_id: UUID) -> Response:
+        shown = revealed(self.own(assignment_id))
+        if shown is None:
+            raise StateConflict(
+                "Who wrote which is shown once your vote counts, and only where the round does so."
+            )
+        return Response(asdict(shown))

@@ -14,6 +14,7 @@ class FreezeForm(forms.Form):
         choices=[
             (Snapshot.Kind.DEMONSTRATIONS.value, _("Demonstrations")),
             (Snapshot.Kind.COMPARISONS.value, _("Comparisons")),
+            (Snapshot.Kind.VOTES.value, _("Votes on pairs")),
         ],
         initial=Snapshot.Kind.COMPARISONS,
         widget=forms.RadioSelect,

@@ -9,13 +9,16 @@ from labelapp.models import (
     PROMPTS_WANTED,
     RATING_FIELDS,
     InstructionVersion,
+    ModelVersion,
     Project,
     PromptKind,
     RatingField,
     Round,
+    Split,
     UseCase,
 )
 from labelapp.selectors.lists import prompt_counts
+from labelapp.selectors.pairs import opponents, prompts_of_pairs
 
 
 class PromptChoiceForm(forms.Form):
@@ -37,7 +40,7 @@ class PromptChoiceForm(forms.Form):
 
 _OPTIONAL = (
     "order", "random_share", "extra_overlap", "disagreement",
-    "weight_demonstration", "weight_ranking",
+    "weight_demonstration", "weight_ranking", "weight_pairwise", "pairs_split",
 )  # fmt: skip
 
 
@@ -86,6 +89,32 @@ class RoundForm(PromptChoiceForm):
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text=_("One a line. They are given out in turn."),
     )
+    pairs_wanted = forms.IntegerField(
+        label=_("Pairs to compare"),
+        min_value=0,
+        max_value=100_000,
+        required=False,
+        help_text=_("Tasks in which a person says which of two versions' answers is better."),
+    )
+    opponent = forms.ModelChoiceField(
+        label=_("The current policy against"),
+        queryset=ModelVersion.objects.none(),
+        required=False,
+        empty_label=_("Choose a version"),
+        help_text=_("Who stands left is drawn anew for each labeler."),
+    )
+    pairs_split = forms.ChoiceField(
+        label=_("On prompts of the split"),
+        choices=Split.choices,
+        initial=Split.TEST,
+        required=False,
+        help_text=_("Nothing is trained on test prompts, nor on votes."),
+    )
+    reveal = forms.BooleanField(
+        label=_("Show labelers who wrote which, once their vote counts"),
+        required=False,
+        help_text=_("The vote is locked then."),
+    )
     k = forms.IntegerField(
         label=_("Answers per ranking (K)"),
         min_value=2,
@@ -98,7 +127,7 @@ class RoundForm(PromptChoiceForm):
         min_value=1,
         max_value=20,
         initial=1,
-        help_text=_("More than one lets you see how well people agree."),
+        help_text=_("More than one lets you see how well people agree. Pairs too."),
     )
     overlap_tasks = forms.IntegerField(
         label=_("Ranking tasks with that overlap"),
@@ -146,6 +175,9 @@ class RoundForm(PromptChoiceForm):
     )
     weight_ranking = forms.IntegerField(
         label=_("Weight of rankings"), min_value=0, max_value=100, initial=1, required=False
+    )
+    weight_pairwise = forms.IntegerField(
+        label=_("Weight of pairs"), min_value=0, max_value=100, initial=1, required=False
     )
     extra_overlap = forms.IntegerField(
         label=_("More labelers where the first disagree"),
@@ -211,6 +243,9 @@ class RoundForm(PromptChoiceForm):
         field.queryset = project.instructions.all()
         field.label_from_instance = instructions_label  # type: ignore[method-assign, assignment]
         self.initial.setdefault("instructions", project.instructions.first())
+        against = self.fields["opponent"]
+        assert isinstance(against, forms.ModelChoiceField)
+        against.queryset = opponents(project)
 
     def clean_stated_use_cases(self) -> list[str]:
         """One use case a line."""
@@ -223,15 +258,18 @@ class RoundForm(PromptChoiceForm):
                 cleaned[name] = self.fields[name].initial
         cleaned["kind_weights"] = {
             kind: weight
-            for kind in ("demonstration", "ranking")
+            for kind in ("demonstration", "ranking", "pairwise")
             if (weight := cleaned.pop(f"weight_{kind}", None)) is not None
         }
-        for name in PROMPTS_WANTED:
+        for name in (*PROMPTS_WANTED, "pairs_wanted"):
             cleaned[name] = cleaned.get(name) or 0
-        wanted = ("demonstrations_wanted", "rankings_wanted", *PROMPTS_WANTED)
+        wanted = ("demonstrations_wanted", "rankings_wanted", "pairs_wanted", *PROMPTS_WANTED)
         if all(cleaned.get(name) == 0 for name in wanted):
             raise forms.ValidationError(
-                _("Ask for at least one demonstration, ranking or prompt: this round has no tasks.")
+                _(
+                    "Ask for at least one demonstration, ranking, prompt or pair: this round has"
+                    " no tasks."
+                )
             )
         fitting = prompt_counts(
             self.project,
@@ -245,6 +283,7 @@ class RoundForm(PromptChoiceForm):
                     _("Only %(count)s prompts fit this choice; ask for no more than that.")
                     % {"count": fitting},
                 )
+        self._clean_pairs(cleaned)
         few, rankings = cleaned.get("overlap_tasks"), cleaned.get("rankings_wanted")
         if few is not None and rankings is not None and few > rankings:
             self.add_error(
@@ -257,6 +296,28 @@ class RoundForm(PromptChoiceForm):
                 "ratings_required", _("Tick the overall quality above, or do not demand it.")
             )
         return cleaned
+
+    def _clean_pairs(self, cleaned: dict[str, Any]) -> None:
+        wanted = cleaned["pairs_wanted"]
+        if not wanted:
+            cleaned["opponent"] = None
+            return
+        if cleaned.get("opponent") is None and "opponent" not in self.errors:
+            self.add_error("opponent", _("Choose the version that the policy is compared with."))
+        if "pairs_split" in self.errors:
+            return
+        fitting = prompts_of_pairs(
+            self.project,
+            cleaned["pairs_split"],
+            cleaned.get("kinds") or (),
+            cleaned.get("use_cases") or (),
+        ).count()
+        if wanted > fitting:
+            self.add_error(
+                "pairs_wanted",
+                _("Only %(count)s prompts of that split fit; ask for no more than that.")
+                % {"count": fitting},
+            )
 
 
 def instructions_label(version: InstructionVersion) -> str:

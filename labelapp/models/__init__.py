@@ -12,6 +12,7 @@ from labelapp.models.registry import ModelVersion, Run, RunInput, Snapshot, Work
 from labelapp.models.rounds import PROMPTS_WANTED, Round, Training
 from labelapp.models.samples import Sample
 from labelapp.models.sensitive import Sensitive
+from labelapp.models.votes import Vote
 
 __all__ = [
     "PROMPTS_WANTED",
@@ -52,5 +53,6 @@ __all__ = [
     "Upload",
     "UseCase",
     "User",
+    "Vote",
     "WorkerSign",
 ]

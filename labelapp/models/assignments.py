@@ -30,6 +30,10 @@ class Task(models.Model):
         DEMONSTRATION = "demonstration", _("Demonstration")
         RANKING = "ranking", _("Ranking")
         PROMPT = "prompt", _("Prompt to write")
+        PAIRWISE = "pairwise", _("Pair to compare")
+
+    ANSWERED: ClassVar = (Kind.RANKING, Kind.PAIRWISE)
+    """Kinds in which answers of models are judged."""
 
     class State(models.TextChoices):
         WAITING = "waiting", _("Waiting for answers")

@@ -1,4 +1,4 @@
-"""Labels: demonstrations and rankings.
+"""Labels: demonstrations and rankings; votes on pairs stand beside, in ``votes``.
 
 Never edited, and deleted only by being taken back before they settle: a trigger refuses both. A
 correction is a new row, the next version of the same assignment's label; the first is kept.
@@ -38,7 +38,7 @@ class LabelQuerySet(models.QuerySet[L]):
 
 
 class Label(models.Model):
-    """What both kinds of label share: when they count, and which version they are."""
+    """What all kinds of label share: when they count, and which version they are."""
 
     settles_at = models.DateTimeField(
         default=timezone.now, help_text="From then on it counts, and cannot be taken back."
@@ -56,7 +56,7 @@ class Label(models.Model):
         abstract = True
 
 
-def _chain(name: str) -> list[models.BaseConstraint]:
+def label_chain(name: str) -> list[models.BaseConstraint]:
     """One chain of versions an assignment; a trigger sees to it that it has no gaps."""
     return [
         models.UniqueConstraint(fields=["assignment", "version"], name=f"{name}_version_once"),
@@ -93,7 +93,7 @@ class Demonstration(Label):
     class Meta:
         ordering: ClassVar = ["id"]
         constraints: ClassVar = [
-            *_chain("demonstration"),
+            *label_chain("demonstration"),
             models.CheckConstraint(condition=~Q(text=""), name="demonstration_not_empty"),
             models.CheckConstraint(
                 condition=Q(
@@ -135,7 +135,7 @@ class Ranking(Label):
     class Meta:
         ordering: ClassVar = ["id"]
         constraints: ClassVar = [
-            *_chain("ranking"),
+            *label_chain("ranking"),
             models.UniqueConstraint(fields=["task", "labeler", "version"], name="ranking_once"),
             models.CheckConstraint(
                 condition=Q(strength__isnull=True) | Q(strength__gte=1, strength__lte=4),

@@ -20,6 +20,7 @@ class Snapshot(models.Model):
         DEMONSTRATIONS = "demonstrations", _("Demonstrations")
         COMPARISONS = "comparisons", _("Comparisons")
         PROMPTS = "prompts", _("Prompts")
+        VOTES = "votes", _("Votes on pairs")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="snapshots")
     kind = models.CharField(max_length=16, choices=Kind)
@@ -29,6 +30,7 @@ class Snapshot(models.Model):
     include_simulated = models.BooleanField(default=False)
     demonstrations = models.ManyToManyField("labelapp.Demonstration", related_name="snapshots")
     rankings = models.ManyToManyField("labelapp.Ranking", related_name="snapshots")
+    votes = models.ManyToManyField("labelapp.Vote", related_name="snapshots")
     created_by = models.ForeignKey(User, models.SET_NULL, null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -67,6 +69,9 @@ class Run(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     round = models.ForeignKey(Round, models.PROTECT, null=True, related_name="runs")
     training = models.ForeignKey(Training, models.PROTECT, null=True, related_name="runs")
+    for_pairs = models.BooleanField(
+        default=False, help_text="Its answers are one side of the round's pairs."
+    )
     settings = models.JSONField(default=dict, help_text="Stage settings without folders.")
     step = models.PositiveIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
@@ -91,6 +96,10 @@ class Run(models.Model):
             ),
             models.CheckConstraint(
                 condition=~Q(state="failed") | ~Q(error=""), name="run_failed_says_why"
+            ),
+            models.CheckConstraint(
+                condition=Q(for_pairs=False) | Q(stage="sample", round__isnull=False),
+                name="run_for_pairs",
             ),
             models.UniqueConstraint(
                 fields=["round"], condition=Q(stage="live"), name="run_one_live_a_round"

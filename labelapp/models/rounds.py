@@ -4,11 +4,12 @@ from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from labelapp.models.people import User
 from labelapp.models.projects import InstructionVersion, Project
+from labelapp.models.prompts import Split
 from labelapp.models.rating_fields import RATING_FIELDS, RatingField
 
 PROMPTS_WANTED = ("plain_prompts_wanted", "few_shot_prompts_wanted", "user_prompts_wanted")
@@ -52,6 +53,24 @@ class Round(models.Model):
         default=list,
         blank=True,
         help_text="What user-based prompts are written for, in turn.",
+    )
+    pairs_wanted = models.PositiveIntegerField(
+        default=0, help_text="Tasks in which an answer of the policy is compared with another's."
+    )
+    opponent = models.ForeignKey(
+        "labelapp.ModelVersion",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="opposed",
+        help_text="Whom the policy is compared with.",
+    )
+    pairs_split = models.CharField(
+        max_length=8, choices=Split, default=Split.TEST, help_text="Whose prompts pairs answer."
+    )
+    reveal = models.BooleanField(
+        default=False,
+        help_text="Once a vote counts, its labeler sees which version wrote which, and the vote is locked.",
     )
     k = models.PositiveSmallIntegerField(default=4, help_text="Answers per ranking task, 2 to 9.")
     temperature = models.FloatField(default=1.0)
@@ -106,6 +125,17 @@ class Round(models.Model):
             models.CheckConstraint(
                 condition=Q(user_prompts_wanted=0) | Q(stated_use_cases__len__gte=1),
                 name="round_use_cases_for_user_prompts",
+            ),
+            models.CheckConstraint(
+                condition=Q(pairs_wanted=0) | Q(opponent__isnull=False),
+                name="round_opponent_of_pairs",
+            ),
+            models.CheckConstraint(
+                condition=Q(opponent__isnull=True) | ~Q(opponent=F("policy")),
+                name="round_opponent_is_another",
+            ),
+            models.CheckConstraint(
+                condition=Q(pairs_split__in=Split.values), name="round_pairs_split"
             ),
             models.CheckConstraint(condition=Q(k__gte=2) & Q(k__lte=9), name="round_k"),
             models.CheckConstraint(condition=Q(temperature__gte=0), name="round_temperature"),

@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import Sum
 from django.utils import timezone
 
-from labelapp.models import Demonstration, Prompt, Ranking, Round, Task
+from labelapp.models import Demonstration, Prompt, Ranking, Round, Task, Vote
 
 POINTS = 400
 
@@ -54,6 +54,12 @@ def round_burndown(round_: Round) -> dict[str, Any]:
         ),
         Task.Kind.RANKING: _times(
             Ranking.objects.settled()
+            .filter(task__round=round_, surplus=False, version=1)
+            .order_by("created_at")
+            .values_list("created_at", flat=True)
+        ),
+        Task.Kind.PAIRWISE: _times(
+            Vote.objects.settled()
             .filter(task__round=round_, surplus=False, version=1)
             .order_by("created_at")
             .values_list("created_at", flat=True)

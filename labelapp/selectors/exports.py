@@ -83,6 +83,14 @@ def preference_pairs(row: Row) -> Iterator[Row]:
         }
 
 
+WINNERS = {"left": "model_a", "right": "model_b", "tie": "tie", "both_bad": "tie (bothbad)"}
+
+
+def battle_of_vote(row: Row) -> Iterator[Row]:
+    """A vote on a pair as a battle; ``model_a`` stood on the left of the labeler's page."""
+    yield _battle(row, row["left"], row["right"], WINNERS[row["choice"]])
+
+
 def battle(row: Row) -> Iterator[Row]:
     """A ranking of two judged answers as a battle; ``model_a`` stood first on the labeler's page.
 
@@ -96,18 +104,23 @@ def battle(row: Row) -> Iterator[Row]:
         winner = "tie (bothbad)" if row.get("all_bad") else "tie"
     else:
         winner = "model_a" if row["rank_groups"][0] == [first] else "model_b"
-    said = {
-        side: [*row["prompt"], {"role": "assistant", "content": by_id[oid]["text"]}]
-        for side, oid in (("a", first), ("b", second))
-    }
-    yield {
+    yield _battle(row, by_id[first], by_id[second], winner)
+
+
+def _battle(row: Row, first: Row, second: Row, winner: str) -> Row:
+    """``first`` stood first, or on the left."""
+    said = [
+        [*row["prompt"], {"role": "assistant", "content": output["text"]}]
+        for output in (first, second)
+    ]
+    return {
         "question_id": row["prompt_id"],
-        "model_a": by_id[first]["policy"],
-        "model_b": by_id[second]["policy"],
+        "model_a": first["policy"],
+        "model_b": second["policy"],
         "winner": winner,
         "judge": row["labeler"],
-        "conversation_a": said["a"],
-        "conversation_b": said["b"],
+        "conversation_a": said[0],
+        "conversation_b": said[1],
         "turn": sum(message["role"] == "user" for message in row["prompt"]),
         "anony": True,
         "split": row["split"],
@@ -146,7 +159,12 @@ FORMATS = {
             (Snapshot.Kind.COMPARISONS.value,),
             preference_pairs,
         ),
-        Format("arena", gettext_lazy("Arena battles"), (Snapshot.Kind.COMPARISONS.value,), battle),
+        Format(
+            "arena",
+            gettext_lazy("Arena battles"),
+            (Snapshot.Kind.COMPARISONS.value, Snapshot.Kind.VOTES.value),
+            lambda row: battle_of_vote(row) if "choice" in row else battle(row),
+        ),
         Format(
             "trl-prompt-completion",
             gettext_lazy("TRL prompt-completion"),

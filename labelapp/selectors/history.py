@@ -20,6 +20,7 @@ from labelapp.models import (
     Round,
     Task,
     User,
+    Vote,
 )
 from labelapp.models.labels import LabelQuerySet
 
@@ -31,6 +32,8 @@ class Undo:
     assignment_id: UUID
     seconds: int
     correction: bool
+    reveals: bool
+    """Once it counts, its labeler sees who wrote which."""
 
 
 def undo_open(*, project: Project, labeler: User) -> Undo | None:
@@ -42,6 +45,7 @@ def undo_open(*, project: Project, labeler: User) -> Undo | None:
             state__in=Assignment.HANDED_IN,
             undo_until__gt=Now(),
         )
+        .select_related("task__round")
         .order_by("-undo_until")
         .first()
     )
@@ -52,23 +56,25 @@ def undo_open(*, project: Project, labeler: User) -> Undo | None:
         assignment_id=last.pk,
         seconds=max(ceil(left), 1),
         correction=last.settles_at != last.undo_until,
+        reveals=locked(last),
     )
 
 
 def labels_of(assignment: Assignment) -> "LabelQuerySet[Any]":
     """All versions of the assignment's label, whichever its kind."""
-    found: LabelQuerySet[Any] = (
-        assignment.written.all()
-        if assignment.task.kind == Task.Kind.DEMONSTRATION
-        else assignment.ranked.all()
-    )
-    return found
+    found: dict[str, LabelQuerySet[Any]] = {
+        Task.Kind.DEMONSTRATION: assignment.written.all(),
+        Task.Kind.PAIRWISE: assignment.voted.all(),
+    }
+    return found.get(assignment.task.kind, assignment.ranked.all())
 
 
-def label_draft(label: Demonstration | Ranking, shown_order: list[int]) -> dict[str, Any]:
+def label_draft(label: Demonstration | Ranking | Vote, shown_order: list[int]) -> dict[str, Any]:
     """What a label says, as the draft of its page."""
     if isinstance(label, Demonstration):
         return {"text": label.text}
+    if isinstance(label, Vote):
+        return {"choice": label.choice}
     letter_of = dict(zip(shown_order, LETTERS, strict=False))
     places = list(label.places.all())
     rated = {letter_of[p.sample_id]: p.rating for p in places if hasattr(p, "rating")}
@@ -108,7 +114,11 @@ def history(*, project: Project, labeler: User, kind: str = "") -> QuerySet[Assi
             .order_by("-version")
             .values("version")[:1]
         )
-        for model in (Ranking, Demonstration)  # with a ranking may come an answer of one's own
+        for model in (
+            Ranking,
+            Vote,
+            Demonstration,
+        )  # with a ranking may come an answer of one's own
     ]
     return (
         found.select_related("task__prompt", "task__round")
@@ -119,12 +129,13 @@ def history(*, project: Project, labeler: User, kind: str = "") -> QuerySet[Assi
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a label: a text, or groups of letters, best first."""
+    """One version of a label: a text, groups of letters, best first, or a vote in words."""
 
     number: int
     at: datetime
     text: str
     groups: list[list[str]]
+    choice: str
 
 
 def versions_of(assignment: Assignment) -> list[Version]:
@@ -139,6 +150,7 @@ def versions_of(assignment: Assignment) -> list[Version]:
             at=label.created_at,
             text=draft.get("text", ""),
             groups=draft.get("groups", []),
+            choice=draft.get("choice", ""),
         )
         for label, draft in drafts
     ]
@@ -147,4 +159,34 @@ def versions_of(assignment: Assignment) -> list[Version]:
 def correctable(assignment: Assignment) -> bool:
     """Whether its label may get a next version now."""
     settled = assignment.undo_until is None or assignment.undo_until <= timezone.now()
-    return settled and assignment.task.round.state == Round.State.OPEN
+    round_ = assignment.task.round
+    return settled and round_.state == Round.State.OPEN and not locked(assignment)
+
+
+# --- who wrote which, after a vote
+
+
+def locked(assignment: Assignment) -> bool:
+    """Whether its label stays as it is because its labeler may see who wrote which."""
+    return assignment.task.kind == Task.Kind.PAIRWISE and assignment.task.round.reveal
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """The versions that wrote the two answers of a pair, as they stood."""
+
+    left: str
+    right: str
+
+
+def revealed(assignment: Assignment) -> Revealed | None:
+    """Who wrote which, once the vote counts, where the round shows it; else none."""
+    if not locked(assignment):
+        return None
+    vote = (
+        assignment.voted.settled()
+        .select_related("left__version", "right__version")
+        .order_by("-version")
+        .first()
+    )
+    return None if vote is None else Revealed(str(vote.left.version), str(vote.right.version))

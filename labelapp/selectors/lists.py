@@ -29,13 +29,13 @@ from labelapp.models import (
 from labelapp.models.assignments import handed_in
 
 LABELED_SPLITS = (Split.TRAIN, Split.VALID)
-"""Labels are made on these; test prompts are kept for win rates."""
+"""Labels that are trained on are made on these; test prompts are kept for win rates."""
 
 
 def round_get(*, project: Project, number: int) -> Round:
     """The project's round of that number; NotFound where there is none."""
     found = (
-        project.rounds.select_related("project", "policy", "instructions", "created_by")
+        project.rounds.select_related("project", "policy", "opponent", "instructions", "created_by")
         .filter(number=number)
         .first()
     )
@@ -225,6 +225,7 @@ class PersonWork:
     simulated: bool
     demonstrations: int
     rankings: int
+    votes: int
     in_work: int
     skipped: int
     active_minutes: int
@@ -248,6 +249,7 @@ def work_by_person(round_: Round) -> list[PersonWork]:
         .annotate(
             demonstrations=Count("id", filter=done & Q(task__kind="demonstration")),
             rankings=Count("id", filter=done & Q(task__kind="ranking")),
+            votes=Count("id", filter=done & Q(task__kind="pairwise")),
             in_work=Count(
                 "id", filter=Q(state=state.LEASED) | Q(state=state.SUBMITTED, settles_at__gt=Now())
             ),
@@ -264,6 +266,7 @@ def work_by_person(round_: Round) -> list[PersonWork]:
             simulated=row["labeler__simulated"],
             demonstrations=row["demonstrations"],
             rankings=row["rankings"],
+            votes=row["votes"],
             in_work=row["in_work"],
             skipped=row["skipped"],
             active_minutes=round(row["active"] / 60_000),
@@ -271,7 +274,7 @@ def work_by_person(round_: Round) -> list[PersonWork]:
         )
         for row in rows
     ]
-    return sorted(work, key=lambda one: (-one.demonstrations - one.rankings, one.name))
+    return sorted(work, key=lambda one: (-one.demonstrations - one.rankings - one.votes, one.name))
 
 
 @dataclass(frozen=True)
@@ -283,11 +286,13 @@ class LabelCounts:
     demonstrations_simulated: int
     rankings: int
     rankings_simulated: int
+    votes: int
+    votes_simulated: int
     surplus: int
 
 
 def label_counts(project: Project) -> LabelCounts:
-    """How many labels there are; ``demonstrations`` and ``rankings`` count people's own only."""
+    """How many labels there are; ``demonstrations``, ``rankings``, ``votes``: people's own only."""
     simulated, uploaded = Q(simulated=True), Q(source=Demonstration.Source.UPLOAD)
     written = project.demonstrations.current().aggregate(
         people=Count("id", filter=~simulated & ~uploaded),
@@ -295,18 +300,22 @@ def label_counts(project: Project) -> LabelCounts:
         simulated=Count("id", filter=simulated & ~uploaded),
         surplus=Count("id", filter=Q(surplus=True)),
     )
-    ranked = project.rankings.current().aggregate(
-        people=Count("id", filter=~simulated),
-        simulated=Count("id", filter=simulated),
-        surplus=Count("id", filter=Q(surplus=True)),
-    )
+    counted = {
+        "people": Count("id", filter=~simulated),
+        "simulated": Count("id", filter=simulated),
+        "surplus": Count("id", filter=Q(surplus=True)),
+    }
+    ranked = project.rankings.current().aggregate(**counted)
+    voted = project.votes.current().aggregate(**counted)
     return LabelCounts(
         demonstrations=written["people"],
         demonstrations_uploaded=written["uploaded"],
         demonstrations_simulated=written["simulated"],
         rankings=ranked["people"],
         rankings_simulated=ranked["simulated"],
-        surplus=written["surplus"] + ranked["surplus"],
+        votes=voted["people"],
+        votes_simulated=voted["simulated"],
+        surplus=written["surplus"] + ranked["surplus"] + voted["surplus"],
     )
 
 

@@ -16,6 +16,7 @@ from labelapp.models import (
     Standing,
     Task,
     User,
+    Vote,
 )
 
 
@@ -36,7 +37,7 @@ class KindProgress:
 
 
 def round_progress(round_: Round) -> list[KindProgress]:
-    """One entry per kind of task, in four queries, five where prompts are written.
+    """One entry per kind of task, in four queries, one more each for prompts and for pairs.
 
     Labels not settled are still in work.
     """
@@ -70,6 +71,12 @@ def round_progress(round_: Round) -> list[KindProgress]:
         .filter(task__round=round_)
         .aggregate(all=Count("id"), simulated=simulated),
     }
+    if Task.Kind.PAIRWISE in counts:
+        labels[Task.Kind.PAIRWISE] = (
+            Vote.objects.current()
+            .filter(task__round=round_)
+            .aggregate(all=Count("id"), simulated=simulated)
+        )
     if Task.Kind.PROMPT in counts:
         simulated = Count("id", filter=Q(assignment__labeler__simulated=True))
         labels[Task.Kind.PROMPT] = Prompt.objects.filter(assignment__task__round=round_).aggregate(
@@ -101,6 +108,7 @@ class LabelerProgress:
     demonstrations: int
     rankings: int
     prompts: int
+    votes: int
     round_number: int | None
     in_round: int
 
@@ -117,6 +125,7 @@ def labeler_progress(*, project: Project, labeler: User) -> LabelerProgress:
         demonstrations=Sum("handed_in", filter=Q(kind=kinds.DEMONSTRATION), default=0),
         rankings=Sum("handed_in", filter=Q(kind=kinds.RANKING), default=0),
         prompts=Sum("handed_in", filter=Q(kind=kinds.PROMPT), default=0),
+        votes=Sum("handed_in", filter=Q(kind=kinds.PAIRWISE), default=0),
         in_round=Sum("handed_in", filter=Q(round=round_), default=0),
     )
     return LabelerProgress(
@@ -124,6 +133,7 @@ def labeler_progress(*, project: Project, labeler: User) -> LabelerProgress:
         demonstrations=counts["demonstrations"] - unsettled[kinds.DEMONSTRATION],
         rankings=counts["rankings"] - unsettled[kinds.RANKING],
         prompts=counts["prompts"] - unsettled[kinds.PROMPT],
+        votes=counts["votes"] - unsettled[kinds.PAIRWISE],
         round_number=round_.number if round_ else None,
         in_round=counts["in_round"] - unsettled.total() if round_ else 0,
     )

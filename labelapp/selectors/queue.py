@@ -41,7 +41,7 @@ class AssignmentView:
 
     id: UUID
     kind: str
-    step: str  # what this page is for: write or rank
+    step: str  # what this page is for: write, rank or vote
     state: str
     correcting: bool
     lease_until: datetime
@@ -63,6 +63,7 @@ class AssignmentView:
     rating_fields: list[str]
     ratings_required: bool
     strength_asked: bool
+    reveal: bool  # of a pair: after the vote, who wrote which is shown
 
 
 def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> Assignment:
@@ -83,7 +84,8 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
     Where the labeler still has to write their own answer first, there are none.
     """
     task, prompt = assignment.task, assignment.task.prompt
-    writes = task.kind != Task.Kind.RANKING or assignment.owes_own_answer
+    writes = task.kind not in Task.ANSWERED or assignment.owes_own_answer
+    judges = "vote" if task.kind == Task.Kind.PAIRWISE else "rank"
     shown = [] if writes else assignment.shown_order
     texts = dict(Sample.objects.filter(pk__in=shown).values_list("pk", "text"))
     answers = [
@@ -93,7 +95,7 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
     return AssignmentView(
         id=assignment.pk,
         kind=task.kind,
-        step="write" if writes else "rank",
+        step="write" if writes else judges,
         state=assignment.state,
         correcting=assignment.correcting_since is not None,
         lease_until=assignment.lease_until,
@@ -115,6 +117,7 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         rating_fields=[name for name in RATING_FIELDS if name in task.round.rating_fields],
         ratings_required=task.round.ratings_required,
         strength_asked=task.round.strength_asked,
+        reveal=task.round.reveal,
     )
 
 
@@ -180,8 +183,8 @@ def _waiting(round_: Round, labeler: User, kind: str, reached: int) -> Waiting:
     return Waiting(kind, min(count, COUNTED), more or count > COUNTED)
 
 
-def waiting_for_answers(round_: Round | None) -> Waiting:
-    """Ranking tasks without answers yet, counted up to ``COUNTED``."""
-    tasks = Task.objects.filter(round=round_, state=Task.State.WAITING)
+def waiting_for_answers(round_: Round | None, kind: str = Task.Kind.RANKING) -> Waiting:
+    """Tasks of a kind without answers yet, counted up to ``COUNTED``."""
+    tasks = Task.objects.filter(round=round_, kind=kind, state=Task.State.WAITING)
     count = tasks.order_by()[: COUNTED + 1].count()
-    return Waiting(Task.Kind.RANKING, min(count, COUNTED), count > COUNTED)
+    return Waiting(kind, min(count, COUNTED), count > COUNTED)

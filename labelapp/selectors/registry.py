@@ -158,7 +158,8 @@ def training_view(training: Training) -> TrainingView:
 
 def sampling_view(round_: Round) -> StageView | None:
     """The run that answers a round's prompts, the latest one."""
-    found = Run.objects.filter(round=round_, stage=Run.Stage.SAMPLE).order_by("-created_at")
+    sampling = Run.objects.filter(round=round_, stage=Run.Stage.SAMPLE, for_pairs=False)
+    found = sampling.order_by("-created_at")
     run = _with_inputs(found).first()
     return stage_view(run) if run else None
 

@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from labelapp.errors import StateConflict
-from labelapp.models import Assignment, Demonstration, Ranking, User
-from labelapp.selectors.history import label_draft, labels_of
+from labelapp.models import Assignment, Demonstration, Ranking, User, Vote
+from labelapp.selectors.history import label_draft, labels_of, locked
 from labelapp.services.assignments import assignment_lock
 from labelapp.services.labels import round_expect_open
 from labelapp.services.settling import undo_begin
@@ -65,6 +65,8 @@ def correction_open(*, assignment_id: UUID, labeler: User) -> Assignment:
     if assignment.state not in Assignment.HANDED_IN:
         raise StateConflict(_("This task was not handed in; there is nothing to correct."))
     round_expect_open(assignment)
+    if locked(assignment):
+        raise StateConflict("This round shows who wrote which; a vote that counts is locked.")
     label = labels_of(assignment).settled().order_by("-version").first()
     if label is None or labels_of(assignment).filter(settles_at__gt=Now()).exists():
         raise StateConflict(_("You submitted this a moment ago; take it back instead."))
@@ -84,7 +86,7 @@ def correction_drop(*, assignment_id: UUID, labeler: User) -> Assignment:
     return assignment
 
 
-def _draft_write(assignment: Assignment, label: Demonstration | Ranking) -> None:
+def _draft_write(assignment: Assignment, label: Demonstration | Ranking | Vote) -> None:
     """The page as it was handed in; its next submit is another one, with a client id of its own."""
     kept: dict[str, Any] = {k: v for k, v in assignment.draft.items() if k != "client_id"}
     assignment.draft = kept | label_draft(label, assignment.shown_order)

@@ -145,7 +145,8 @@ def shown_order_draw(*, task: Task, labeler: User) -> list[int]:
     """Sample ids in an order that depends on the task and the labeler alone."""
     if task.kind == Task.Kind.DEMONSTRATION:
         return []
-    ids = list(Sample.objects.filter(task=task).order_by("index").values_list("pk", flat=True))
+    answers = Sample.objects.filter(task=task).order_by("index", "version_id")
+    ids = list(answers.values_list("pk", flat=True))
     return shown_shuffle(task_id=task.pk, labeler_id=labeler.pk, items=ids)
 
 

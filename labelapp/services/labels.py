@@ -20,6 +20,7 @@ from labelapp.models import (
     Round,
     Task,
     User,
+    Vote,
 )
 from labelapp.services.assignments import (
     active_ms_bounded,
@@ -32,7 +33,7 @@ from labelapp.services.ratings import ratings_checked, ratings_store
 from labelapp.services.settling import settles_at
 
 TEXT_LIMIT = 60_000
-Label = TypeVar("Label", Demonstration, Ranking)
+Label = TypeVar("Label", Demonstration, Ranking, Vote)
 
 
 def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Label | None:
@@ -75,7 +76,7 @@ def _hand_in(
     idle_ms: int | None,
     draft: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Mark as handed in; the fields that labels of both kinds share."""
+    """Mark as handed in; the fields that labels of all kinds share."""
     assignment.undo_until = settles_at(assignment.labeler)
     if draft is not None:
         assignment.draft = draft_checked(draft)
@@ -323,3 +324,40 @@ def ranking_submit(
     if ranking.version == 1:
         ranking_compared(ranking, assignment.task)
     return ranking
+
+
+@transaction.atomic
+def vote_submit(
+    *,
+    assignment_id: UUID,
+    labeler: User,
+    choice: str,
+    client_id: UUID,
+    active_ms: int | None = None,
+    idle_ms: int | None = None,
+    draft: dict[str, Any] | None = None,
+    project: Project | None = None,
+) -> Vote:
+    """Store which answer of a pair is better: ``left``, ``right``, ``tie`` or ``both_bad``.
+
+    The sides are those that were drawn at the claim. The same ``client_id`` again gives the same
+    row.
+    """
+    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
+    expect_kind(assignment, Task.Kind.PAIRWISE)
+    earlier = _earlier(Vote, assignment, client_id)
+    if earlier is not None:
+        return earlier
+    if choice not in Vote.Choice.values:
+        raise BadInput(
+            f"A vote is one of {', '.join(Vote.Choice.values)}.", fields={"choice": "Unknown."}
+        )
+    left, right = assignment.shown_order
+    return Vote.objects.create(
+        task_id=assignment.task_id,
+        left_id=left,
+        right_id=right,
+        choice=choice,
+        client_id=client_id,
+        **_hand_in(Vote, assignment, active_ms, idle_ms, draft),
+    )

@@ -271,7 +271,8 @@ def live_prompts_queue() -> int:
     rounds = Round.objects.filter(
         idle, state=Round.State.OPEN, live_prompts__task__state=Task.State.WAITING
     ).distinct()
-    unfinished = Run.objects.filter(stage=Run.Stage.SAMPLE).exclude(state=Run.State.DONE)
+    sampling = Run.objects.filter(stage=Run.Stage.SAMPLE, for_pairs=False)
+    unfinished = sampling.exclude(state=Run.State.DONE)
     queued = 0
     for round_ in rounds:
         if not unfinished.filter(round=round_).exists():

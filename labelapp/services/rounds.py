@@ -24,9 +24,11 @@ from labelapp.models import (
     Task,
     User,
 )
+from labelapp.selectors.pairs import prompts_of_pairs
 from labelapp.services.handout import Handout, check_range, handout_checked
+from labelapp.services.pairs import Pairs, pairs_checked
 from labelapp.services.ratings import RatingsAsked, ratings_asked_checked
-from labelapp.services.runs import LIVE, run_cancel, sampling_queue
+from labelapp.services.runs import LIVE, pair_sampling_queue, run_cancel, sampling_queue
 
 
 @transaction.atomic
@@ -42,7 +44,7 @@ def instructions_add(*, project: Project, body: str, by: User | None = None) -> 
     )
 
 
-class Choices(Handout, RatingsAsked, total=False):
+class Choices(Handout, RatingsAsked, Pairs, total=False):
     """What a round may be told beside; what is left out is as the model has it."""
 
     live_prompting: bool
@@ -113,16 +115,35 @@ def _prompt_tasks(round_: Round) -> list[Task]:
     ]
 
 
-def _tasks_create(round_: Round, prompts: list[int]) -> None:
+def _tasks_create(round_: Round, prompts: list[int], of_pairs: list[int]) -> None:
     """The round's tasks, on prompts drawn by its seed."""
     draw = random.Random(f"round {round_.seed}")
-    for kind, wanted, overlap, some in (
-        (Task.Kind.DEMONSTRATION, round_.demonstrations_wanted, 1, None),
-        (Task.Kind.RANKING, round_.rankings_wanted, round_.overlap, round_.overlap_tasks),
+    often = round_.overlap
+    for kind, drawn_from, wanted, overlap, some in (
+        (Task.Kind.DEMONSTRATION, prompts, round_.demonstrations_wanted, 1, None),
+        (Task.Kind.RANKING, prompts, round_.rankings_wanted, often, round_.overlap_tasks),
+        (Task.Kind.PAIRWISE, of_pairs, round_.pairs_wanted, often, None),
     ):
-        chosen = draw.sample(prompts, min(wanted, len(prompts)))
+        chosen = draw.sample(drawn_from, min(wanted, len(drawn_from)))
         Task.objects.bulk_create(_tasks(round_, kind, chosen, overlap, some), batch_size=1000)
     Task.objects.bulk_create(_prompt_tasks(round_), batch_size=1000)
+
+
+def _prompts_of_pairs(
+    project: Project, kinds: Collection[str], use_cases: Collection[str], pairs: Pairs
+) -> list[int]:
+    """Ids of the prompts that pairs may be drawn on; none where no pair is wanted."""
+    if not pairs.get("pairs_wanted"):
+        return []
+    split = pairs.get("pairs_split", Split.TEST)
+    found = list(prompts_of_pairs(project, split, kinds, use_cases).values_list("pk", flat=True))
+    if not found:
+        raise BadInput(
+            f"No prompt of the {split} split fits; choose another split for the pairs, or more"
+            " kinds or use cases.",
+            fields={"pairs_split": "No prompt fits."},
+        )
+    return found
 
 
 def _policy_ready(project: Project) -> ModelVersion:
@@ -170,11 +191,13 @@ def round_open(
     if instructions is None:
         raise StateConflict(_("Write the labelers' instructions first."))
     prompts = prompts_for_labeling(locked, kinds, use_cases)
-    to_write = sum(chosen.get(name, 0) for name in PROMPTS_WANTED)
+    pairs_checked(project=locked, policy=policy, pairs=choices)
+    of_pairs = _prompts_of_pairs(locked, kinds, use_cases, choices)
+    to_write = sum(chosen.get(name, 0) for name in PROMPTS_WANTED) + len(of_pairs)
     if not prompts and (demonstrations_wanted or rankings_wanted or not to_write):
         raise BadInput(_("No prompt fits; choose more kinds or use cases, or upload prompts."))
     if demonstrations_wanted < 1 and rankings_wanted < 1 and to_write < 1:
-        raise BadInput(_("Ask for at least one demonstration, ranking or prompt."))
+        raise BadInput(_("Ask for at least one demonstration, ranking, prompt or pair."))
     number = (locked.rounds.aggregate(Max("number"))["number__max"] or 0) + 1
     round_ = Round.objects.create(
         project=locked,
@@ -194,9 +217,10 @@ def round_open(
         created_by=by,
         **chosen,
     )
-    _tasks_create(round_, prompts)
+    _tasks_create(round_, prompts, of_pairs)
     if rankings_wanted:
         sampling_queue(round=round_)
+    pair_sampling_queue(round=round_)
     return round_
 
 

@@ -46,6 +46,7 @@ def run_queue(
     profile: str | None = None,
     round: Round | None = None,
     training: Training | None = None,
+    for_pairs: bool = False,
 ) -> Run:
     """Add a run. ``inputs`` are named as the stage's settings name their folders; a run among
     them is waited for. Raises BadInput for settings that the stage would refuse.
@@ -53,7 +54,12 @@ def run_queue(
     plain = stage_settings(profile or settings.LABELAPP_TRAINING, stage) | dict(overrides or {})
     config_check(stage, plain)
     run = Run.objects.create(
-        project=project, stage=stage, settings=plain, round=round, training=training
+        project=project,
+        stage=stage,
+        settings=plain,
+        round=round,
+        training=training,
+        for_pairs=for_pairs,
     )
     for role, given in (inputs or {}).items():
         RunInput.objects.create(run=run, role=role, **{_INPUT_FIELDS[type(given)]: given})
@@ -116,15 +122,11 @@ def sampling_queue(*, round: Round) -> Run | None:
     One that is under way, or that failed and can go on, is returned instead of a second.
     """
     Round.objects.select_for_update().get(pk=round.pk)
-    waiting = Q(tasks__round=round, tasks__kind=Task.Kind.RANKING, tasks__state=Task.State.WAITING)
-    prompts = (
-        Prompt.objects.annotate(waiting=FilteredRelation("tasks", condition=waiting))
-        .filter(waiting__isnull=False)
-        .order_by("waiting__position")
-    )
+    prompts = _prompts_waiting(round, Task.Kind.RANKING)
     if not prompts.exists():
         return None
-    found = round.runs.filter(stage=Run.Stage.SAMPLE).exclude(state=Run.State.DONE).first()
+    runs = round.runs.filter(stage=Run.Stage.SAMPLE, for_pairs=False)
+    found = runs.exclude(state=Run.State.DONE).first()
     if found is not None:
         return found if found.state in LIVE else run_retry(run=found)
     run = _sample_run(
@@ -132,15 +134,59 @@ def sampling_queue(*, round: Round) -> Run | None:
         version=round.policy,
         prompts=prompts,
         round=round,
-        drawn={
-            "k": round.k,
-            "temperature": round.temperature,
-            "max_new_tokens": round.max_new_tokens,
-            "seed": round.seed,
-        },
+        drawn=_drawn(round, round.k),
     )
     LivePrompt.objects.filter(round=round, task__state=Task.State.WAITING).update(run=run)
     return run
+
+
+def _prompts_waiting(round: Round, kind: str) -> QuerySet[Prompt]:
+    """The prompts of the round's waiting tasks of a kind, in the order of the tasks."""
+    waiting = Q(tasks__round=round, tasks__kind=kind, tasks__state=Task.State.WAITING)
+    return (
+        Prompt.objects.annotate(waiting=FilteredRelation("tasks", condition=waiting))
+        .filter(waiting__isnull=False)
+        .order_by("waiting__position")
+    )
+
+
+@transaction.atomic
+def pair_sampling_queue(*, round: Round) -> list[Run]:
+    """The two runs that answer the prompts of a round's waiting pairs, one for each version.
+
+    One that failed or was stopped goes on; none where no pair waits.
+    """
+    Round.objects.select_for_update().get(pk=round.pk)
+    prompts = _prompts_waiting(round, Task.Kind.PAIRWISE)
+    if not prompts.exists():
+        return []
+    runs = []
+    for version in (round.policy, round.opponent):
+        assert version is not None  # a constraint: pairs have an opponent
+        found = round.runs.filter(for_pairs=True, inputs__version=version).first()
+        if found is None:
+            found = _sample_run(
+                project=round.project,
+                version=version,
+                prompts=prompts,
+                round=round,
+                drawn=_drawn(round, k=1),
+                for_pairs=True,
+            )
+        elif found.state in (Run.State.FAILED, Run.State.CANCELLED):
+            found = run_retry(run=found)
+        runs.append(found)
+    return runs
+
+
+def _drawn(round: Round, k: int) -> dict[str, Any]:
+    """How a round draws its answers."""
+    return {
+        "k": k,
+        "temperature": round.temperature,
+        "max_new_tokens": round.max_new_tokens,
+        "seed": round.seed,
+    }
 
 
 @transaction.atomic
@@ -179,6 +225,7 @@ def _sample_run(
     prompts: QuerySet[Prompt],
     drawn: dict[str, Any],
     round: Round | None = None,
+    for_pairs: bool = False,
 ) -> Run:
     snapshot = prompts_freeze(project=project, prompts=prompts)
     return run_queue(
@@ -187,6 +234,7 @@ def _sample_run(
         inputs={"model": version, "prompts": snapshot},
         overrides=drawn,
         round=round,
+        for_pairs=for_pairs,
     )
 
 

@@ -13,7 +13,17 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from labelapp.errors import BadInput
-from labelapp.models import Demonstration, Project, Prompt, Ranking, RankingPlace, Snapshot, User
+from labelapp.models import (
+    Demonstration,
+    Project,
+    Prompt,
+    Ranking,
+    RankingPlace,
+    Sample,
+    Snapshot,
+    User,
+    Vote,
+)
 from labelapp.pseudonyms import labeler_pseudonym
 from labelapp.services.settling import undos_wait
 from labelapp.trainer_gateway import (
@@ -23,6 +33,7 @@ from labelapp.trainer_gateway import (
     Output,
     PromptRow,
     Sampling,
+    VoteRow,
     snapshot_write,
 )
 
@@ -35,6 +46,9 @@ EMPTY = {
         "There are no rankings to freeze. Let labelers rank answers first."
     ),
     Snapshot.Kind.PROMPTS: gettext_lazy("There are no prompts to freeze. Upload prompts first."),
+    Snapshot.Kind.VOTES: gettext_lazy(
+        "There are no votes to freeze. Let labelers compare pairs first."
+    ),
 }
 
 
@@ -42,7 +56,7 @@ EMPTY = {
 def snapshot_freeze(
     *, project: Project, kind: str, include_simulated: bool = False, by: User | None = None
 ) -> Snapshot:
-    """Freeze all demonstrations, rankings or prompts of a project.
+    """Freeze all demonstrations, rankings, prompts or votes of a project.
 
     Surplus labels stay out, simulated ones too unless asked for, and labels that can still be
     taken back; of corrected ones the latest version goes in. Raises BadInput, with what to do,
@@ -115,6 +129,9 @@ def _link_labels(snapshot: Snapshot, ids: list[int]) -> None:
     elif snapshot.kind == Snapshot.Kind.COMPARISONS:
         links = (Snapshot.rankings.through(snapshot_id=snapshot.pk, ranking_id=pk) for pk in ids)
         Snapshot.rankings.through.objects.bulk_create(links, batch_size=5000)
+    elif snapshot.kind == Snapshot.Kind.VOTES:
+        links = (Snapshot.votes.through(snapshot_id=snapshot.pk, vote_id=pk) for pk in ids)
+        Snapshot.votes.through.objects.bulk_create(links, batch_size=5000)
 
 
 def _of_prompt(prompt: Prompt) -> dict[str, Any]:
@@ -182,8 +199,7 @@ def _rankings(project: Project, include_simulated: bool) -> QuerySet[Ranking]:
     )
 
 
-def _output(place: RankingPlace) -> Output:
-    sample = place.sample
+def _output(sample: Sample) -> Output:
     return Output(
         id=str(sample.pk),
         text=sample.text,
@@ -215,7 +231,9 @@ def _comparison_row(label: Ranking) -> ComparisonRow:
         id=str(label.pk),
         task_id=str(label.task_id),
         prompt_id=str(prompt.pk),
-        outputs=tuple(_output(p) for p in sorted(places, key=lambda place: place.sample.index)),
+        outputs=tuple(
+            _output(p.sample) for p in sorted(places, key=lambda place: place.sample.index)
+        ),
         shown_order=tuple(str(place.sample_id) for place in places),
         rank_groups=tuple(
             tuple(str(place.sample_id) for place in groups[group]) for group in sorted(groups)
@@ -239,8 +257,41 @@ def _comparison_row(label: Ranking) -> ComparisonRow:
     )
 
 
+# --- votes
+
+
+def _votes(project: Project, include_simulated: bool) -> QuerySet[Vote]:
+    found = project.votes.current().filter(surplus=False)
+    if not include_simulated:
+        found = found.filter(simulated=False)
+    return found.order_by("pk").select_related(
+        "task__prompt", "task__round__instructions", "left__version", "right__version"
+    )
+
+
+def _vote_row(label: Vote) -> VoteRow:
+    prompt, round_ = label.task.prompt, label.task.round
+    return VoteRow(
+        id=str(label.pk),
+        task_id=str(label.task_id),
+        prompt_id=str(prompt.pk),
+        left=_output(label.left),
+        right=_output(label.right),
+        choice=cast(Any, label.choice),
+        labeler=labeler_pseudonym(label.labeler_id),
+        labeler_group=None,
+        active_ms=label.active_ms,
+        round=round_.number,
+        instructions_version=round_.instructions.number,
+        simulated=label.simulated,
+        version=label.version,
+        **_of_prompt(prompt),
+    )
+
+
 _SOURCES: dict[str, tuple[Callable[[Project, bool], QuerySet[Any]], Callable[[Any], Any]]] = {
     Snapshot.Kind.DEMONSTRATIONS: (_demonstrations, _demonstration_row),
     Snapshot.Kind.COMPARISONS: (_rankings, _comparison_row),
     Snapshot.Kind.PROMPTS: (_prompts, _prompt_row),
+    Snapshot.Kind.VOTES: (_votes, _vote_row),
 }

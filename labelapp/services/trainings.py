@@ -25,6 +25,8 @@ from labelapp.profiles import PROFILES
 from labelapp.services.runs import LIVE, run_cancel, run_queue, run_retry, text_queue
 from labelapp.services.snapshots import snapshot_freeze
 
+TRAINED_ON = (Snapshot.Kind.DEMONSTRATIONS, Snapshot.Kind.COMPARISONS, Snapshot.Kind.PROMPTS)
+"""What a training freezes. Votes on pairs judge the versions, often on test prompts: never those."""
 ACTIVE_ALREADY = gettext_lazy(
     "A training of this project runs already; stop it or wait until it ends."
 )
@@ -86,7 +88,7 @@ def _queue_stages(training: Training, base: ModelVersion, by: User | None) -> No
         kind: snapshot_freeze(
             project=project, kind=kind, include_simulated=training.include_simulated, by=by
         )
-        for kind in Snapshot.Kind.values
+        for kind in TRAINED_ON
     }
     shared: dict[str, Any] = {"project": project, "training": training, "profile": training.profile}
     demonstrations = frozen[Snapshot.Kind.DEMONSTRATIONS]

@@ -39,7 +39,11 @@ def burndown_chart(round_: Round) -> Chart:
         title=_("Labels left"),
         hint=_("How many are still wanted, over time."),
         url=reverse("round-labels", args=[round_.project.slug, round_.number]),
-        series=(("demonstration", _("Demonstrations")), ("ranking", _("Rankings"))),
+        series=(
+            ("demonstration", _("Demonstrations")),
+            ("ranking", _("Rankings")),
+            ("pairwise", _("Votes on pairs")),
+        ),
         x="time",
         x_label=_("Time"),
     )

@@ -49,7 +49,7 @@ def data(request: HttpRequest, membership: Membership) -> HttpResponse:
 def snapshot_new(request: HttpRequest, membership: Membership) -> HttpResponse:
     form = FreezeForm(request.POST)
     if not form.is_valid():
-        raise BadInput(_("Choose what to freeze: demonstrations or comparisons."))
+        raise BadInput(_("Choose what to freeze: demonstrations, comparisons or votes."))
     before = set(membership.project.snapshots.values_list("pk", flat=True))
     try:
         snapshot = snapshot_freeze(

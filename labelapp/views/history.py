@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 from labelapp.errors import StateConflict
 from labelapp.models import Assignment, Membership, Role, Task, UseCase
 from labelapp.selectors.concerns import thread_of
-from labelapp.selectors.history import correctable, undo_open, versions_of
+from labelapp.selectors.history import correctable, locked, revealed, undo_open, versions_of
 from labelapp.selectors.history import history as history_of
 from labelapp.selectors.queue import assignment_get, assignment_view
 from labelapp.services.aftercare import correction_drop, correction_open, label_undo
@@ -75,6 +75,8 @@ def history_label(
         "use_case": UseCase(seen.use_case).label,
         "versions": versions_of(assignment),
         "correctable": correctable(assignment),
+        "locked": locked(assignment),
+        "revealed": revealed(assignment),
         "thread": thread_of(assignment),
         "undo": undo_open(project=membership.project, labeler=membership.user),
         "keys": keys_for(membership.user),

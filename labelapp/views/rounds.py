@@ -26,11 +26,12 @@ from labelapp.selectors.lists import (
     trainings_of,
     work_by_person,
 )
+from labelapp.selectors.pairs import pair_results
 from labelapp.selectors.progress import round_progress
 from labelapp.selectors.readiness import TrainingNeed, training_need
 from labelapp.selectors.registry import pretrain_text_note
 from labelapp.services.rounds import round_close, round_open
-from labelapp.services.runs import sampling_queue
+from labelapp.services.runs import pair_sampling_queue, sampling_queue
 from labelapp.services.trainings import training_label_counts, training_start
 from labelapp.tasks import runs_nudge
 from labelapp.views.access import member
@@ -96,7 +97,7 @@ def _like_the_last(last: Round | None) -> dict[str, Any]:
         "kinds", "use_cases", "demonstrations_wanted", "rankings_wanted", "k", "overlap",
         "overlap_tasks", "write_first", "order", "random_share", "quota", "extra_overlap",
         "disagreement", "temperature", "max_new_tokens", "rating_fields", "ratings_required",
-        "strength_asked", "live_prompting",
+        "strength_asked", "live_prompting", "pairs_split", "reveal",
     )  # fmt: skip
     weights = {f"weight_{kind}": weight for kind, weight in last.kind_weights.items()}
     stated = {"stated_use_cases": "\n".join(last.stated_use_cases)}
@@ -143,10 +144,20 @@ def _need(project: Project) -> TrainingNeed:
     )
 
 
+def _samplings(shown: Round) -> list[Run]:
+    """The runs that draw the round's answers: the latest for the rankings, and those of the pairs."""
+    runs = shown.runs.filter(stage=Run.Stage.SAMPLE)
+    ranking = list(runs.filter(for_pairs=False).order_by("-created_at")[:1])
+    if not shown.pairs_wanted:
+        return ranking
+    pairs = runs.filter(for_pairs=True).prefetch_related("inputs__version")
+    return [*ranking, *pairs.order_by("created_at")]
+
+
 def _live(request: HttpRequest, membership: Membership, shown: Round) -> dict[str, Any]:
-    sampling = shown.runs.filter(stage=Run.Stage.SAMPLE).order_by("created_at").last()
+    samplings = _samplings(shown)
     trainings = list(trainings_of(shown)[:10])
-    running = sampling is not None and sampling.state in (Run.State.QUEUED, Run.State.RUNNING)
+    running = any(run.state in (Run.State.QUEUED, Run.State.RUNNING) for run in samplings)
     running = running or any(training.state == "active" for training in trainings)
     is_open = shown.state == Round.State.OPEN
     context = {
@@ -154,7 +165,9 @@ def _live(request: HttpRequest, membership: Membership, shown: Round) -> dict[st
         "round": shown,
         "progress": round_progress(shown),
         "people": _people(membership, shown),
-        "sampling": sampling,
+        "samplings": samplings,
+        "sampling_ended": any(run.state in ("failed", "cancelled") for run in samplings),
+        "pairs": pair_results(shown) if shown.pairs_wanted else None,
         "trainings": trainings,
         "need": _need(membership.project),
         "text_note": pretrain_text_note(),
@@ -232,7 +245,9 @@ def round_train(request: HttpRequest, membership: Membership, number: int) -> Ht
 def round_sample_again(request: HttpRequest, membership: Membership, number: int) -> HttpResponse:
     """Go on drawing answers where that failed or was stopped."""
     try:
-        sampling_queue(round=round_get(project=membership.project, number=number))
+        shown = round_get(project=membership.project, number=number)
+        sampling_queue(round=shown)
+        pair_sampling_queue(round=shown)
     except (BadInput, StateConflict) as error:
         refused(request, error)
     else:

@@ -15,6 +15,7 @@ def task_wording() -> dict[str, object]:
     """Words of the writing and the ranking page; {names} are filled in by the script."""
     return (
         _ranking_wording()
+        | _pair_wording()
         | _aside_wording()
         | {
             "saved": _("Saved {time}"),
@@ -101,6 +102,19 @@ def _ranking_wording() -> dict[str, object]:
         "disagrees": _(
             "You rated {higher} ({more}) above {lower} ({less}) but rank {lower} over {higher}. That may be right; look once more."
         ),
+    }
+
+
+def _pair_wording() -> dict[str, object]:
+    return {
+        "votes": {
+            "none": _("Nothing is chosen yet."),
+            "left": _("A is better."),
+            "right": _("B is better."),
+            "tie": _("They are equally good."),
+            "both_bad": _("Both are bad."),
+        },
+        "vote_first": _("Choose one of the four before you submit."),
     }
 
 

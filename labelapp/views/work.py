@@ -46,6 +46,7 @@ TEMPLATES = {
     Task.Kind.DEMONSTRATION: "labelapp/demonstration.html",
     Task.Kind.RANKING: "labelapp/ranking.html",
     Task.Kind.PROMPT: "labelapp/prompt_writing.html",
+    Task.Kind.PAIRWISE: "labelapp/pairwise.html",
 }
 
 
@@ -66,13 +67,21 @@ def work(request: HttpRequest, membership: Membership) -> HttpResponse:
         "queue": queue,
         "total": sum(each.count for each in queue.values()),
         "waiting": waiting_for_answers(round_),
+        "pairs_waiting": waiting_for_answers(round_, Task.Kind.PAIRWISE)
+        if round_ and round_.pairs_wanted
+        else None,
         "hand": hand,
         "quota": round_.quota
         if round_ and round_.quota and progress.in_round >= round_.quota
         else None,
         "progress": progress,
         "first_visit": not (
-            hand or undo or progress.demonstrations or progress.rankings or progress.prompts
+            hand
+            or undo
+            or progress.demonstrations
+            or progress.rankings
+            or progress.prompts
+            or progress.votes
         ),
         "undo": undo,
         "answered": answers_unseen(project=project, labeler=labeler),
@@ -179,7 +188,7 @@ def _skip_reasons(seen: AssignmentView) -> list[str]:
         gettext_noop("I do not know enough to judge this"),
         gettext_noop("The prompt makes no sense"),
     ]
-    if seen.step == "rank":
+    if seen.step in ("rank", "vote"):
         shared.append(gettext_noop("None of the answers can be read"))
     elif seen.kind == Task.Kind.PROMPT:
         shared = [

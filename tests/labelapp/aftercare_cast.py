@@ -6,7 +6,7 @@ from datetime import timedelta
 from django.test import Client
 from django.utils import timezone
 
-from labelapp.models import Assignment, Demonstration, Project, Ranking, Round, User
+from labelapp.models import Assignment, Demonstration, Project, Ranking, Round, User, Vote
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.services.labels import demonstration_submit, ranking_submit
 from tests.factories import client_id, make_member, make_project, make_round, make_task
@@ -65,3 +65,4 @@ def settle() -> None:
     Assignment.objects.filter(undo_until__isnull=False).update(undo_until=past)
     Demonstration.objects.update(settles_at=past)
     Ranking.objects.update(settles_at=past)
+    Vote.objects.update(settles_at=past)
