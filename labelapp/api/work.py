@@ -160,6 +160,7 @@ class SubmitView(LabelerView):
             written = written_prompt_submit(**asked, **data)
             return Response({"state": self.own(assignment_id).state, "label_id": written.pk})
         elif self.own(assignment_id).task.kind == Task.Kind.RANKING:
+            data.pop("draft", None)  # an own answer is not taken back: its ranking is
             return Response({"state": "written", "label_id": own_answer_submit(**asked, **data).pk})
         else:
             label = demonstration_submit(**asked, **data)

@@ -10,10 +10,10 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from labelapp.errors import StateConflict
-from labelapp.models import Assignment, Demonstration, Ranking, User
+from labelapp.models import Assignment, Demonstration, Prompt, Ranking, User
 from labelapp.selectors.history import label_draft, labels_of
 from labelapp.services.assignments import assignment_lock
-from labelapp.services.labels import round_expect_open
+from labelapp.services.handing_in import round_expect_open
 from labelapp.services.settling import undo_begin
 
 TOO_LATE = "It is too late to take this back: it counts by now. Correct it in your history instead."
@@ -80,7 +80,7 @@ def correction_drop(*, assignment_id: UUID, labeler: User) -> Assignment:
     return assignment
 
 
-def _draft_write(assignment: Assignment, label: Demonstration | Ranking) -> None:
+def _draft_write(assignment: Assignment, label: Demonstration | Ranking | Prompt) -> None:
     """The page as it was handed in; its next submit is another one, with a client id of its own."""
     kept: dict[str, Any] = {k: v for k, v in assignment.draft.items() if k != "client_id"}
     assignment.draft = kept | label_draft(label, assignment.shown_order)

@@ -1,11 +1,10 @@
 """Handing in: the label and the assignment's state in one transaction; a retry is safe."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.utils import timezone
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
@@ -15,109 +14,34 @@ from labelapp.models import (
     Project,
     Ranking,
     RankingPlace,
-    Round,
     Task,
     User,
 )
-from labelapp.services.assignments import (
-    active_ms_bounded,
-    assignment_lock,
-    draft_checked,
-    idle_ms_bounded,
-)
+from labelapp.services.assignments import active_ms_bounded, assignment_lock, idle_ms_bounded
 from labelapp.services.disagreement import ranking_compared
+from labelapp.services.handing_in import earlier_submit, expect_kind, hand_in
 from labelapp.services.ratings import ratings_checked, ratings_store
-from labelapp.services.settling import settles_at
 
 TEXT_LIMIT = 60_000
-Label = TypeVar("Label", Demonstration, Ranking)
-
-
-def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Label | None:
-    """The label that an earlier try of the same submit made."""
-    label = model.objects.filter(client_id=client_id).first()
-    if label is not None and label.assignment_id != assignment.pk:
-        raise BadInput(
-            "This submit belongs to another task; reload the page.",
-            fields={"client_id": "Used for another task."},
-        )
-    if client_id in assignment.withdrawn_ids:
-        raise StateConflict("You took this submit back; submit again from the task's page.")
-    if (
-        label is None
-        and assignment.state in Assignment.HANDED_IN
-        and assignment.correcting_since is None
-    ):
-        raise StateConflict("You have handed in this task already, in another window perhaps.")
-    if label is None and assignment.state == Assignment.State.SKIPPED:
-        raise StateConflict("You have skipped this task; it went to others.")
-    return label
-
-
-def assignment_close(assignment: Assignment, active_ms: int | None, idle_ms: int | None) -> None:
-    """Submitted, or surplus where the place had gone to others; not saved yet."""
-    surplus = False
-    if assignment.state != Assignment.State.LEASED:  # a lease has its place already
-        task = Task.objects.select_for_update().get(pk=assignment.task_id)
-        surplus = task.taken >= task.overlap
-    assignment.state = Assignment.State.SURPLUS if surplus else Assignment.State.SUBMITTED
-    assignment.active_ms = active_ms_bounded(assignment, active_ms)
-    assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
-    assignment.ended_at = assignment.settles_at = timezone.now()
 
 
 def _hand_in(
-    model: type[Label],
+    model: type[Demonstration] | type[Ranking],
     assignment: Assignment,
     active_ms: int | None,
     idle_ms: int | None,
     draft: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Mark as handed in; the fields that labels of both kinds share."""
-    assignment.undo_until = settles_at(assignment.labeler)
-    if draft is not None:
-        assignment.draft = draft_checked(draft)
-    if assignment.correcting_since is None:
-        chain: dict[str, Any] = {"version": 1}
-        assignment_close(assignment, active_ms, idle_ms)
-        assignment.settles_at = assignment.undo_until
-    else:
-        chain = _next_version(model, assignment)
-        assignment.active_ms = active_ms_bounded(assignment, active_ms)
-        assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
-    assignment.correcting_since = None
-    assignment.save()
     return {
-        **chain,
+        **hand_in(model, assignment, active_ms, idle_ms, draft),
         "project_id": assignment.project_id,
-        "assignment": assignment,
         "labeler": assignment.labeler,
         "active_ms": assignment.active_ms,
         "idle_ms": assignment.idle_ms,
-        "settles_at": assignment.undo_until,
         "surplus": assignment.state == Assignment.State.SURPLUS,
         "simulated": assignment.labeler.simulated,
     }
-
-
-def _next_version(model: type[Label], assignment: Assignment) -> dict[str, Any]:
-    """The place of a correction in its chain. Only while the round is open."""
-    round_expect_open(assignment)
-    versions = dict(
-        model.objects.filter(assignment=assignment).order_by("version").values_list("version", "pk")
-    )
-    return {"version": max(versions) + 1, "corrects_id": versions[1]}
-
-
-def round_expect_open(assignment: Assignment) -> None:
-    """Raise StateConflict once labels of the assignment's round are not corrected any more."""
-    if assignment.task.round.state != Round.State.OPEN:
-        raise StateConflict("The round is closed; its labels are not corrected any more.")
-
-
-def expect_kind(assignment: Assignment, kind: str) -> None:
-    if assignment.task.kind != kind:
-        raise BadInput(f"This task is a {assignment.task.kind}, not a {kind}.")
 
 
 def _text_checked(text: str) -> str:
@@ -150,7 +74,7 @@ def demonstration_submit(
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     expect_kind(assignment, Task.Kind.DEMONSTRATION)
-    earlier = _earlier(Demonstration, assignment, client_id)
+    earlier = earlier_submit(Demonstration, assignment, client_id)
     if earlier is not None:
         return earlier
     return Demonstration.objects.create(
@@ -171,7 +95,6 @@ def own_answer_submit(
     client_id: UUID,
     active_ms: int | None = None,
     idle_ms: int | None = None,
-    draft: dict[str, Any] | None = None,
     project: Project | None = None,
 ) -> Demonstration:
     """Store what a labeler writes before they see the answers they rank; the task stays theirs.
@@ -183,7 +106,7 @@ def own_answer_submit(
     expect_kind(assignment, Task.Kind.RANKING)
     if not assignment.task.round.write_first:
         raise BadInput("This task asks for a ranking, not for a text.")
-    earlier = _earlier(Demonstration, assignment, client_id)
+    earlier = earlier_submit(Demonstration, assignment, client_id)
     if earlier is not None:
         return earlier
     if not assignment.owes_own_answer:
@@ -276,7 +199,7 @@ def ranking_submit(
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     expect_kind(assignment, Task.Kind.RANKING)
-    earlier = _earlier(Ranking, assignment, client_id)
+    earlier = earlier_submit(Ranking, assignment, client_id)
     if earlier is not None:
         return earlier
     if assignment.owes_own_answer:
