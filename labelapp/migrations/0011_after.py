@@ -1,4 +1,4 @@
-"""Prompts that labelers write settle, are taken back and corrected as labels are."""
+"""Prompts that labelers write settle as labels do; rankings are compared once they have settled."""
 
 import django.db.models.deletion
 from django.db import migrations, models
@@ -95,4 +95,21 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.RunSQL(GUARD, UNGUARD),
+        migrations.AddField(
+            model_name="task",
+            name="compare_at",
+            field=models.DateTimeField(
+                editable=False,
+                help_text="When its last ranking has settled: then its rankings are compared.",
+                null=True,
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("compare_at__isnull", False)),
+                fields=["compare_at"],
+                name="task_compare",
+            ),
+        ),
     ]
