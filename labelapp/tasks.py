@@ -12,6 +12,7 @@ from django.db import transaction
 from kombu.exceptions import ChannelError
 
 from labelapp.services.assignments import assignments_lapse
+from labelapp.services.disagreement import tasks_compare
 from labelapp.services.execution import run_execute as execute
 from labelapp.services.live import live_prompts_queue, policies_refresh
 from labelapp.services.run_leases import runs_ready, runs_reclaim
@@ -41,8 +42,9 @@ def run_execute(run_id: str) -> None:
 
 @shared_task(name="labelapp.tasks.sweep")
 def sweep() -> None:
-    """What nobody was told of: lapsed assignments, live prompts, runs left behind or ready, the policy served."""
+    """What nobody was told of: lapsed assignments, rankings to compare, live prompts, runs left behind or ready, the policy served."""
     assignments_lapse()
+    tasks_compare()
     live_prompts_queue()
     policies_refresh()
     waiting = [*runs_reclaim(), *runs_ready()]

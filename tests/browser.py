@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -79,6 +80,30 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def watched(browser: Browser, **options: Any) -> Iterator[Page]:
+    """A page in a context of its own; what its scripts throw, and what the policy blocks, is raised."""
+    troubles: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            troubles.append(message.text)
+
+    def note_error(error: Error) -> None:
+        troubles.append(str(error))
+
+    def watch(page: Page) -> None:
+        page.on("console", note)
+        page.on("pageerror", note_error)
+
+    wide = {"width": 1280, "height": 900}
+    with browser.new_context(**{"locale": "en-GB", "viewport": wide, **options}) as context:
+        context.set_default_timeout(30_000)
+        context.on("page", watch)
+        yield context.new_page()
+    assert not troubles, troubles
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import django
 import pytest
 from django.core.management.base import CommandError
 from django.core.management.commands.flush import Command as Flush
-from playwright.sync_api import Browser, ConsoleMessage, Error, Page
+from playwright.sync_api import Browser, Page
 from pytest_django import Settings
 
 from labelapp.catalogs import compile_stale
-from tests.browser import chromium
+from tests.browser import chromium, watched
 from tests.servers import prepare
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "labelapp.settings"
@@ -104,19 +104,5 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def watched_page(browser: Browser) -> Iterator[Page]:
     """A fresh page; script errors and anything the content-security-policy blocked fail the test."""
-    troubles: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        if "Content Security Policy" in message.text:
-            troubles.append(message.text)
-
-    def note_error(error: Error) -> None:
-        troubles.append(str(error))
-
-    with browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 900}) as context:
-        context.set_default_timeout(30_000)
-        page = context.new_page()
-        page.on("console", note)
-        page.on("pageerror", note_error)
+    with watched(browser) as page:
         yield page
-    assert not troubles, troubles

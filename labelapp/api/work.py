@@ -21,12 +21,8 @@ from labelapp.services.assignments import (
     assignment_heartbeat,
     assignment_skip,
 )
-from labelapp.services.labels import (
-    demonstration_submit,
-    own_answer_submit,
-    ranking_submit,
-    vote_submit,
-)
+from labelapp.services.labels import demonstration_submit, own_answer_submit, ranking_submit
+from labelapp.services.votes import vote_submit
 from labelapp.services.written_prompts import written_prompt_submit
 
 TIME_MS_LIMIT = 7 * 24 * 3600 * 1000
@@ -177,6 +173,7 @@ class SubmitView(LabelerView):
             written = written_prompt_submit(**asked, **data)
             return Response({"state": self.own(assignment_id).state, "label_id": written.pk})
         elif self.own(assignment_id).task.kind == Task.Kind.RANKING:
+            data.pop("draft", None)  # an own answer is not taken back: its ranking is
             return Response({"state": "written", "label_id": own_answer_submit(**asked, **data).pk})
         else:
             label = demonstration_submit(**asked, **data)

@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("labelapp", "0007_live_prompting"),
+        ("labelapp", "0008_pairwise"),
     ]
 
     operations = [

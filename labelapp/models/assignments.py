@@ -62,6 +62,11 @@ class Task(models.Model):
     extra = models.PositiveSmallIntegerField(
         default=0, editable=False, help_text="Of the overlap: added because labelers disagreed."
     )
+    compare_at = models.DateTimeField(
+        null=True,
+        editable=False,
+        help_text="When its last ranking has settled: then its rankings are compared.",
+    )
     claimable = models.GeneratedField(
         expression=Q(state="open") & Q(taken__lt=F("overlap")),  # type: ignore[arg-type]
         output_field=models.BooleanField(),
@@ -117,6 +122,11 @@ class Task(models.Model):
                 name="task_priority",
             ),
             models.Index(fields=["round"], condition=Q(state="waiting"), name="task_waiting"),
+            models.Index(
+                fields=["compare_at"],
+                condition=Q(compare_at__isnull=False),
+                name="task_compare",
+            ),
         ]
 
     def __str__(self) -> str:

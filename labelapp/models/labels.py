@@ -1,15 +1,12 @@
-"""Labels: demonstrations and rankings; votes on pairs stand beside, in ``votes``.
+"""Labels: demonstrations and rankings, in versions that are kept (see versions.py).
 
-Never edited, and deleted only by being taken back before they settle: a trigger refuses both. A
-correction is a new row, the next version of the same assignment's label; the first is kept.
+Votes on pairs stand beside, in votes.py.
 """
 
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from django.db import models
-from django.db.models import BooleanField, Exists, F, Func, OuterRef, Q, Value
-from django.db.models.functions import Now
-from django.utils import timezone
+from django.db.models import BooleanField, F, Func, Q, Value
 from django.utils.translation import gettext_lazy as _
 
 from labelapp.models.assignments import Assignment, Task
@@ -18,54 +15,7 @@ from labelapp.models.projects import Project
 from labelapp.models.prompts import Prompt
 from labelapp.models.rating_fields import HIGHEST, LOWEST
 from labelapp.models.samples import Sample
-
-L = TypeVar("L", bound="Label")
-
-
-class LabelQuerySet(models.QuerySet[L]):
-    def settled(self) -> "LabelQuerySet[L]":
-        """Those that count: no longer to be taken back, by the database's clock."""
-        return self.filter(settles_at__lte=Now())
-
-    def current(self) -> "LabelQuerySet[L]":
-        """Of each assignment the latest version that counts."""
-        later = self.model._default_manager.filter(
-            assignment=OuterRef("assignment"),
-            version__gt=OuterRef("version"),
-            settles_at__lte=Now(),
-        )
-        return self.settled().filter(~Exists(later))
-
-
-class Label(models.Model):
-    """What all kinds of label share: when they count, and which version they are."""
-
-    settles_at = models.DateTimeField(
-        default=timezone.now, help_text="From then on it counts, and cannot be taken back."
-    )
-    version = models.PositiveSmallIntegerField(default=1)
-    corrects = models.ForeignKey(
-        "self",
-        models.PROTECT,
-        null=True,
-        related_name="corrections",
-        help_text="The first version, which is kept.",
-    )
-
-    class Meta:
-        abstract = True
-
-
-def label_chain(name: str) -> list[models.BaseConstraint]:
-    """One chain of versions an assignment; a trigger sees to it that it has no gaps."""
-    return [
-        models.UniqueConstraint(fields=["assignment", "version"], name=f"{name}_version_once"),
-        models.CheckConstraint(
-            condition=Q(version=1, corrects__isnull=True)
-            | Q(version__gt=1, corrects__isnull=False),
-            name=f"{name}_version_chain",
-        ),
-    ]
+from labelapp.models.versions import Label, LabelQuerySet, version_chain
 
 
 class Demonstration(Label):
@@ -93,7 +43,7 @@ class Demonstration(Label):
     class Meta:
         ordering: ClassVar = ["id"]
         constraints: ClassVar = [
-            *label_chain("demonstration"),
+            *version_chain("demonstration"),
             models.CheckConstraint(condition=~Q(text=""), name="demonstration_not_empty"),
             models.CheckConstraint(
                 condition=Q(
@@ -135,7 +85,7 @@ class Ranking(Label):
     class Meta:
         ordering: ClassVar = ["id"]
         constraints: ClassVar = [
-            *label_chain("ranking"),
+            *version_chain("ranking"),
             models.UniqueConstraint(fields=["task", "labeler", "version"], name="ranking_once"),
             models.CheckConstraint(
                 condition=Q(strength__isnull=True) | Q(strength__gte=1, strength__lte=4),

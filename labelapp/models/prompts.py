@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from labelapp.models.people import User
 from labelapp.models.projects import Project
 from labelapp.models.sensitive import CATEGORIES, categories_field
+from labelapp.models.versions import Label, LabelQuerySet, version_chain
 
 
 class PromptKind(models.TextChoices):
@@ -52,8 +53,12 @@ def conversation_text(messages: Iterable[Mapping[str, str]]) -> str:
     return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages)
 
 
-class Prompt(models.Model):
-    """One prompt. Its split is decided once, by its author, and never changes."""
+class Prompt(Label):
+    """One prompt. Its split is decided once, by its author, and never changes.
+
+    One that a labeler wrote is handed in like a label: it settles, and is corrected by a further
+    version. Only settled ones, in their current version, go on to tasks and snapshots.
+    """
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="prompts")
     kind = models.CharField(max_length=16, choices=PromptKind)
@@ -70,15 +75,23 @@ class Prompt(models.Model):
     )
     sensitive = categories_field("Content that is covered until its reader asks for it.")
     fingerprint = models.CharField(max_length=64)
-    assignment = models.OneToOneField(
-        "labelapp.Assignment", models.PROTECT, null=True, help_text="The task it was written in."
+    assignment = models.ForeignKey(
+        "labelapp.Assignment",
+        models.PROTECT,
+        null=True,
+        db_index=False,  # the versions of an assignment are found by their constraint
+        related_name="prompts_written",
+        help_text="The task it was written in.",
     )
     client_id = models.UUIDField(null=True, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = LabelQuerySet.as_manager()
+
     class Meta:
         ordering: ClassVar = ["id"]
         constraints: ClassVar = [
+            *version_chain("prompt"),
             models.UniqueConstraint(fields=["project", "fingerprint"], name="prompt_once"),
             models.CheckConstraint(condition=Q(kind__in=PromptKind.values), name="prompt_kind"),
             models.CheckConstraint(condition=Q(split__in=Split.values), name="prompt_split"),
@@ -93,6 +106,9 @@ class Prompt(models.Model):
                 condition=Q(assignment__isnull=True, client_id__isnull=True)
                 | Q(assignment__isnull=False, client_id__isnull=False),
                 name="prompt_written_once",
+            ),
+            models.CheckConstraint(
+                condition=Q(version=1) | Q(assignment__isnull=False), name="prompt_version_written"
             ),
         ]
         indexes: ClassVar = [

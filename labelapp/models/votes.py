@@ -6,10 +6,10 @@ from django.db import models
 from django.db.models import F, Q
 
 from labelapp.models.assignments import Assignment, Task
-from labelapp.models.labels import Label, LabelQuerySet, label_chain
 from labelapp.models.people import User
 from labelapp.models.projects import Project
 from labelapp.models.samples import Sample
+from labelapp.models.versions import Label, LabelQuerySet, version_chain
 
 
 class Vote(Label):
@@ -44,7 +44,7 @@ class Vote(Label):
     class Meta:
         ordering: ClassVar = ["id"]
         constraints: ClassVar = [
-            *label_chain("vote"),
+            *version_chain("vote"),
             models.UniqueConstraint(fields=["task", "labeler", "version"], name="vote_once"),
             models.CheckConstraint(
                 condition=Q(choice__in=["left", "right", "tie", "both_bad"]), name="vote_choice"

@@ -65,7 +65,8 @@ def round_burndown(round_: Round) -> dict[str, Any]:
             .values_list("created_at", flat=True)
         ),
         Task.Kind.PROMPT: _times(
-            Prompt.objects.filter(assignment__task__round=round_)
+            Prompt.objects.settled()
+            .filter(assignment__task__round=round_, version=1)
             .order_by("created_at")
             .values_list("created_at", flat=True)
         ),

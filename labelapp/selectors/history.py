@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Coalesce, Left, Now
 from django.utils import timezone
 
 from labelapp.models import (
@@ -15,14 +15,17 @@ from labelapp.models import (
     Assignment,
     Demonstration,
     Project,
+    Prompt,
+    PromptKind,
     Ranking,
     RankingPlace,
     Round,
     Task,
+    UseCase,
     User,
     Vote,
 )
-from labelapp.models.labels import LabelQuerySet
+from labelapp.models.versions import LabelQuerySet
 
 
 @dataclass(frozen=True)
@@ -61,20 +64,27 @@ def undo_open(*, project: Project, labeler: User) -> Undo | None:
 
 
 def labels_of(assignment: Assignment) -> "LabelQuerySet[Any]":
-    """All versions of the assignment's label, whichever its kind."""
-    found: dict[str, LabelQuerySet[Any]] = {
-        Task.Kind.DEMONSTRATION: assignment.written.all(),
-        Task.Kind.PAIRWISE: assignment.voted.all(),
-    }
-    return found.get(assignment.task.kind, assignment.ranked.all())
+    """All versions of what was handed in under the assignment, whichever its kind."""
+    found: LabelQuerySet[Any] = {
+        Task.Kind.DEMONSTRATION: assignment.written,
+        Task.Kind.RANKING: assignment.ranked,
+        Task.Kind.PROMPT: assignment.prompts_written,
+        Task.Kind.PAIRWISE: assignment.voted,
+    }[Task.Kind(assignment.task.kind)].all()
+    return found
 
 
-def label_draft(label: Demonstration | Ranking | Vote, shown_order: list[int]) -> dict[str, Any]:
-    """What a label says, as the draft of its page."""
+def label_draft(
+    label: Demonstration | Ranking | Vote | Prompt, shown_order: list[int]
+) -> dict[str, Any]:
+    """What was handed in, as the draft of its page."""
     if isinstance(label, Demonstration):
         return {"text": label.text}
     if isinstance(label, Vote):
         return {"choice": label.choice}
+    if isinstance(label, Prompt):
+        few_shot = label.kind == PromptKind.FEW_SHOT
+        return {"use_case": label.use_case, **(label.parts if few_shot else {"text": label.text})}
     letter_of = dict(zip(shown_order, LETTERS, strict=False))
     places = list(label.places.all())
     rated = {letter_of[p.sample_id]: p.rating for p in places if hasattr(p, "rating")}
@@ -102,10 +112,14 @@ def letter_groups(places: list[RankingPlace], shown_order: list[int]) -> list[li
 
 
 def history(*, project: Project, labeler: User, kind: str = "") -> QuerySet[Assignment]:
-    """A labeler's handed-in tasks, newest first, each with ``versions``, how many its label has."""
+    """A labeler's handed-in tasks, newest first.
+
+    Each has ``versions``, how many there are of what was handed in, and where a prompt was
+    written, its beginning as ``prompt_written``.
+    """
     found = Assignment.objects.filter(
         project=project, labeler=labeler, state__in=Assignment.HANDED_IN
-    ).exclude(task__kind=Task.Kind.PROMPT)  # a written prompt is no label
+    )
     if kind:
         found = found.filter(task__kind=kind)
     newest = [
@@ -115,27 +129,34 @@ def history(*, project: Project, labeler: User, kind: str = "") -> QuerySet[Assi
             .values("version")[:1]
         )
         for model in (
-            Ranking,
-            Vote,
-            Demonstration,
-        )  # with a ranking may come an answer of one's own
+            *(Ranking, Vote, Prompt),
+            Demonstration,  # before a ranking, perhaps an own answer
+        )
     ]
     return (
         found.select_related("task__prompt", "task__round")
-        .annotate(versions=Coalesce(*newest))
+        .annotate(
+            versions=Coalesce(*newest),
+            prompt_written=Subquery(
+                Prompt.objects.filter(assignment=OuterRef("pk"))
+                .order_by("-version")
+                .values(start=Left("text", 200))[:1]
+            ),
+        )
         .order_by("-ended_at", "-pk")
     )
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a label: a text, groups of letters, best first, or a vote in words."""
+    """One version of what was handed in: a text, groups of letters, best first, or a vote."""
 
     number: int
     at: datetime
     text: str
     groups: list[list[str]]
     choice: str
+    use_case: str = ""  # where a prompt was written
 
 
 def versions_of(assignment: Assignment) -> list[Version]:
@@ -148,9 +169,10 @@ def versions_of(assignment: Assignment) -> list[Version]:
         Version(
             number=label.version,
             at=label.created_at,
-            text=draft.get("text", ""),
+            text=getattr(label, "text", ""),
             groups=draft.get("groups", []),
             choice=draft.get("choice", ""),
+            use_case=str(UseCase(draft["use_case"]).label) if "use_case" in draft else "",
         )
         for label, draft in drafts
     ]

@@ -105,7 +105,9 @@ def prompts_list(
 ) -> QuerySet[Prompt]:
     """The project's prompts, newest first, each with ``has_demonstration``."""
     given = {"kind": kind, "use_case": use_case, "split": split}
-    found = project.prompts.filter(**{name: value for name, value in given.items() if value})
+    found = project.prompts.current().filter(
+        **{name: value for name, value in given.items() if value}
+    )
     for word in words.split():
         found = found.filter(text__icontains=word)
     written = Demonstration.objects.settled().filter(prompt=OuterRef("pk"))
@@ -128,7 +130,8 @@ def prompt_counts(
 ) -> PromptCounts:
     """How many prompts fit the choice. A kind is counted within the use cases, and the reverse."""
     rows = list(
-        project.prompts.filter(split__in=LABELED_SPLITS)
+        project.prompts.current()
+        .filter(split__in=LABELED_SPLITS)
         .order_by()
         .values_list("kind", "use_case", "split")
         .annotate(Count("id"))

@@ -79,8 +79,10 @@ def round_progress(round_: Round) -> list[KindProgress]:
         )
     if Task.Kind.PROMPT in counts:
         simulated = Count("id", filter=Q(assignment__labeler__simulated=True))
-        labels[Task.Kind.PROMPT] = Prompt.objects.filter(assignment__task__round=round_).aggregate(
-            all=Count("id"), simulated=simulated
+        labels[Task.Kind.PROMPT] = (
+            Prompt.objects.current()
+            .filter(assignment__task__round=round_)
+            .aggregate(all=Count("id"), simulated=simulated)
         )
     return [
         KindProgress(

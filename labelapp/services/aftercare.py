@@ -12,10 +12,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from labelapp.errors import StateConflict
-from labelapp.models import Assignment, Demonstration, Ranking, User, Vote
+from labelapp.models import Assignment, Demonstration, Prompt, Ranking, User, Vote
 from labelapp.selectors.history import label_draft, labels_of, locked
 from labelapp.services.assignments import assignment_lock
-from labelapp.services.labels import round_expect_open
+from labelapp.services.handing_in import round_expect_open
 from labelapp.services.settling import undo_begin
 
 TOO_LATE = gettext_lazy(
@@ -86,7 +86,7 @@ def correction_drop(*, assignment_id: UUID, labeler: User) -> Assignment:
     return assignment
 
 
-def _draft_write(assignment: Assignment, label: Demonstration | Ranking | Vote) -> None:
+def _draft_write(assignment: Assignment, label: Demonstration | Ranking | Vote | Prompt) -> None:
     """The page as it was handed in; its next submit is another one, with a client id of its own."""
     kept: dict[str, Any] = {k: v for k, v in assignment.draft.items() if k != "client_id"}
     assignment.draft = kept | label_draft(label, assignment.shown_order)

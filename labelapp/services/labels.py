@@ -1,129 +1,29 @@
 """Handing in: the label and the assignment's state in one transaction; a retry is safe."""
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
     LETTERS,
-    Assignment,
     Demonstration,
     Project,
     Ranking,
     RankingPlace,
-    Round,
     Task,
     User,
-    Vote,
 )
-from labelapp.services.assignments import (
-    active_ms_bounded,
-    assignment_lock,
-    draft_checked,
-    idle_ms_bounded,
-)
+from labelapp.services.assignments import active_ms_bounded, assignment_lock, idle_ms_bounded
 from labelapp.services.disagreement import ranking_compared
+from labelapp.services.handing_in import earlier_submit, expect_kind, label_hand_in
 from labelapp.services.ratings import ratings_checked, ratings_store
-from labelapp.services.settling import settles_at
 
 TEXT_LIMIT = 60_000
-Label = TypeVar("Label", Demonstration, Ranking, Vote)
-
-
-def _earlier(model: type[Label], assignment: Assignment, client_id: UUID) -> Label | None:
-    """The label that an earlier try of the same submit made."""
-    label = model.objects.filter(client_id=client_id).first()
-    if label is not None and label.assignment_id != assignment.pk:
-        raise BadInput(
-            _("This submit belongs to another task; reload the page."),
-            fields={"client_id": _("Used for another task.")},
-        )
-    if client_id in assignment.withdrawn_ids:
-        raise StateConflict(_("You took this submit back; submit again from the task's page."))
-    if (
-        label is None
-        and assignment.state in Assignment.HANDED_IN
-        and assignment.correcting_since is None
-    ):
-        raise StateConflict(_("You have handed in this task already, in another window perhaps."))
-    if label is None and assignment.state == Assignment.State.SKIPPED:
-        raise StateConflict(_("You have skipped this task; it went to others."))
-    return label
-
-
-def assignment_close(assignment: Assignment, active_ms: int | None, idle_ms: int | None) -> None:
-    """Submitted, or surplus where the place had gone to others; not saved yet."""
-    surplus = False
-    if assignment.state != Assignment.State.LEASED:  # a lease has its place already
-        task = Task.objects.select_for_update().get(pk=assignment.task_id)
-        surplus = task.taken >= task.overlap
-    assignment.state = Assignment.State.SURPLUS if surplus else Assignment.State.SUBMITTED
-    assignment.active_ms = active_ms_bounded(assignment, active_ms)
-    assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
-    assignment.ended_at = assignment.settles_at = timezone.now()
-
-
-def _hand_in(
-    model: type[Label],
-    assignment: Assignment,
-    active_ms: int | None,
-    idle_ms: int | None,
-    draft: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Mark as handed in; the fields that labels of all kinds share."""
-    assignment.undo_until = settles_at(assignment.labeler)
-    if draft is not None:
-        assignment.draft = draft_checked(draft)
-    if assignment.correcting_since is None:
-        chain: dict[str, Any] = {"version": 1}
-        assignment_close(assignment, active_ms, idle_ms)
-        assignment.settles_at = assignment.undo_until
-    else:
-        chain = _next_version(model, assignment)
-        assignment.active_ms = active_ms_bounded(assignment, active_ms)
-        assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
-    assignment.correcting_since = None
-    assignment.save()
-    return {
-        **chain,
-        "project_id": assignment.project_id,
-        "assignment": assignment,
-        "labeler": assignment.labeler,
-        "active_ms": assignment.active_ms,
-        "idle_ms": assignment.idle_ms,
-        "settles_at": assignment.undo_until,
-        "surplus": assignment.state == Assignment.State.SURPLUS,
-        "simulated": assignment.labeler.simulated,
-    }
-
-
-def _next_version(model: type[Label], assignment: Assignment) -> dict[str, Any]:
-    """The place of a correction in its chain. Only while the round is open."""
-    round_expect_open(assignment)
-    versions = dict(
-        model.objects.filter(assignment=assignment).order_by("version").values_list("version", "pk")
-    )
-    return {"version": max(versions) + 1, "corrects_id": versions[1]}
-
-
-def round_expect_open(assignment: Assignment) -> None:
-    """Raise StateConflict once labels of the assignment's round are not corrected any more."""
-    if assignment.task.round.state != Round.State.OPEN:
-        raise StateConflict(_("The round is closed; its labels are not corrected any more."))
-
-
-def expect_kind(assignment: Assignment, kind: str) -> None:
-    if assignment.task.kind != kind:
-        raise BadInput(
-            _("This task is of another kind: %(kind)s, not %(sent)s.")
-            % {"kind": assignment.task.get_kind_display(), "sent": Task.Kind(kind).label}
-        )
 
 
 def _text_checked(text: str) -> str:
@@ -157,7 +57,7 @@ def demonstration_submit(
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     expect_kind(assignment, Task.Kind.DEMONSTRATION)
-    earlier = _earlier(Demonstration, assignment, client_id)
+    earlier = earlier_submit(Demonstration, assignment, client_id)
     if earlier is not None:
         return earlier
     return Demonstration.objects.create(
@@ -165,7 +65,7 @@ def demonstration_submit(
         source=Demonstration.Source.LABELER,
         text=_text_checked(text),
         client_id=client_id,
-        **_hand_in(Demonstration, assignment, active_ms, idle_ms, draft),
+        **label_hand_in(Demonstration, assignment, active_ms, idle_ms, draft),
     )
 
 
@@ -178,7 +78,6 @@ def own_answer_submit(
     client_id: UUID,
     active_ms: int | None = None,
     idle_ms: int | None = None,
-    draft: dict[str, Any] | None = None,
     project: Project | None = None,
 ) -> Demonstration:
     """Store what a labeler writes before they see the answers they rank; the task stays theirs.
@@ -190,7 +89,7 @@ def own_answer_submit(
     expect_kind(assignment, Task.Kind.RANKING)
     if not assignment.task.round.write_first:
         raise BadInput(_("This task asks for a ranking, not for a text."))
-    earlier = _earlier(Demonstration, assignment, client_id)
+    earlier = earlier_submit(Demonstration, assignment, client_id)
     if earlier is not None:
         return earlier
     if not assignment.owes_own_answer:
@@ -290,7 +189,7 @@ def ranking_submit(
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     expect_kind(assignment, Task.Kind.RANKING)
-    earlier = _earlier(Ranking, assignment, client_id)
+    earlier = earlier_submit(Ranking, assignment, client_id)
     if earlier is not None:
         return earlier
     if assignment.owes_own_answer:
@@ -311,7 +210,7 @@ def ranking_submit(
         client_id=client_id,
         all_bad=all_bad,
         strength=strength,
-        **_hand_in(Ranking, assignment, active_ms, idle_ms, draft),
+        **label_hand_in(Ranking, assignment, active_ms, idle_ms, draft),
     )
     group_of = {letter: i for i, group in enumerate(groups) for letter in group}
     places = RankingPlace.objects.bulk_create(
@@ -324,40 +223,3 @@ def ranking_submit(
     if ranking.version == 1:
         ranking_compared(ranking, assignment.task)
     return ranking
-
-
-@transaction.atomic
-def vote_submit(
-    *,
-    assignment_id: UUID,
-    labeler: User,
-    choice: str,
-    client_id: UUID,
-    active_ms: int | None = None,
-    idle_ms: int | None = None,
-    draft: dict[str, Any] | None = None,
-    project: Project | None = None,
-) -> Vote:
-    """Store which answer of a pair is better: ``left``, ``right``, ``tie`` or ``both_bad``.
-
-    The sides are those that were drawn at the claim. The same ``client_id`` again gives the same
-    row.
-    """
-    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
-    expect_kind(assignment, Task.Kind.PAIRWISE)
-    earlier = _earlier(Vote, assignment, client_id)
-    if earlier is not None:
-        return earlier
-    if choice not in Vote.Choice.values:
-        raise BadInput(
-            f"A vote is one of {', '.join(Vote.Choice.values)}.", fields={"choice": "Unknown."}
-        )
-    left, right = assignment.shown_order
-    return Vote.objects.create(
-        task_id=assignment.task_id,
-        left_id=left,
-        right_id=right,
-        choice=choice,
-        client_id=client_id,
-        **_hand_in(Vote, assignment, active_ms, idle_ms, draft),
-    )

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
-from labelapp.errors import BadInput, NotFound
+from labelapp.errors import BadInput, NotFound, StateConflict
 from labelapp.models import (
     Demonstration,
     Project,
@@ -22,6 +22,7 @@ from labelapp.models import (
 )
 from labelapp.models.prompts import conversation_text, text_fingerprint
 from labelapp.pseudonyms import labeler_pseudonym
+from labelapp.services.settling import undos_wait
 
 AUTHOR_LIMIT = 200
 """Prompts of one author at most (InstructGPT, appendix A)."""
@@ -226,12 +227,17 @@ def prompts_create(*, project: Project, prompts: Iterable[PromptInput]) -> int:
 def demonstrations_import(*, project: Project, rows: Iterable[tuple[PromptInput, str]]) -> int:
     """Write uploaded demonstrations, their prompts with them where new; returns how many."""
     pairs = list(rows)
+    undos_wait(project.pk)
     prompts_create(project=project, prompts=[prompt for prompt, _ in pairs])
+    prints = {prompt.fingerprint for prompt, _ in pairs}
     id_of = dict(
-        project.prompts.filter(
-            fingerprint__in={prompt.fingerprint for prompt, _ in pairs}
-        ).values_list("fingerprint", "pk")
+        project.prompts.settled().filter(fingerprint__in=prints).values_list("fingerprint", "pk")
     )
+    if prints - set(id_of):
+        raise StateConflict(
+            "A labeler wrote one of these prompts a moment ago and may still take it back;"
+            " try again in a minute."
+        )
     made = Demonstration.objects.bulk_create(
         [
             Demonstration(

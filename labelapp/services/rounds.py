@@ -29,6 +29,7 @@ from labelapp.services.handout import Handout, check_range, handout_checked
 from labelapp.services.pairs import Pairs, pairs_checked
 from labelapp.services.ratings import RatingsAsked, ratings_asked_checked
 from labelapp.services.runs import LIVE, pair_sampling_queue, run_cancel, sampling_queue
+from labelapp.services.settling import undos_wait
 
 
 @transaction.atomic
@@ -58,7 +59,7 @@ def prompts_for_labeling(
     project: Project, kinds: Collection[str] = (), use_cases: Collection[str] = ()
 ) -> "list[int]":
     """Ids of the prompts that may be labeled: never those of the test split."""
-    prompts = Prompt.objects.filter(project=project, split__in=[Split.TRAIN, Split.VALID])
+    prompts = Prompt.objects.current().filter(project=project, split__in=[Split.TRAIN, Split.VALID])
     if kinds:
         prompts = prompts.filter(kind__in=kinds)
     if use_cases:
@@ -185,6 +186,7 @@ def round_open(
     check_range("max_new_tokens", max_new_tokens, 1, 4096)
     check_range("overlap", overlap, 1, 20)
     chosen = _choices_checked(choices)
+    undos_wait(project.pk)  # of written prompts: what is drawn below stays
     locked = Project.objects.select_for_update().get(pk=project.pk)
     policy = _policy_ready(locked)
     instructions = instructions or locked.instructions.order_by("-number").first()

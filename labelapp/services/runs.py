@@ -28,6 +28,7 @@ from labelapp.models import (
     User,
 )
 from labelapp.profiles import stage_settings
+from labelapp.services.settling import undos_wait
 from labelapp.services.snapshots import prompts_freeze
 from labelapp.services.training_state import training_refresh
 from labelapp.trainer_gateway import base_source, config_check
@@ -202,7 +203,8 @@ def evaluation_sampling_queue(
     limit: int | None = None,
 ) -> Run:
     """A run that answers the prompts of a split to be scored, not ranked: samples without task."""
-    prompts = project.prompts.filter(split=split).order_by("pk")[:limit]
+    undos_wait(project.pk)
+    prompts = project.prompts.current().filter(split=split).order_by("pk")[:limit]
     if not prompts.exists():
         raise BadInput(_("There are no prompts in the %(split)s split.") % {"split": split})
     return _sample_run(

@@ -148,7 +148,7 @@ def _of_prompt(prompt: Prompt) -> dict[str, Any]:
 
 
 def _prompts(project: Project, include_simulated: bool) -> QuerySet[Prompt]:
-    return project.prompts.order_by("pk")
+    return project.prompts.current().order_by("pk")
 
 
 def _prompt_row(prompt: Prompt) -> PromptRow:

@@ -145,7 +145,9 @@ def upload_preview(
     text = _decoded(content)
     csv_file = file_name.lower().endswith(".csv")
     known = _known(project, kind)
-    authors: Counter[str] = Counter(project.prompts.values_list("author", flat=True))
+    authors: Counter[str] = Counter(
+        project.prompts.filter(version=1).values_list("author", flat=True)
+    )
     rows: list[dict[str, Any]] = []
     problems: list[dict[str, Any]] = []
     for number, plain in _csv_rows(text) if csv_file else _jsonl_rows(text):

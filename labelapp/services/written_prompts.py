@@ -8,15 +8,36 @@ from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import Assignment, Project, Prompt, PromptKind, Task, User
+from labelapp.models.prompts import text_fingerprint
 from labelapp.services.assignments import assignment_lock
-from labelapp.services.labels import assignment_close, expect_kind
-from labelapp.services.prompts import AUTHOR_LIMIT, PromptInput, labeler_as_author, prompt_checked
+from labelapp.services.handing_in import earlier_submit, expect_kind, hand_in
+from labelapp.services.prompts import (
+    AUTHOR_LIMIT,
+    TEXT_LIMIT,
+    PromptInput,
+    labeler_as_author,
+    prompt_checked,
+)
 
 
 def few_shot_text(parts: dict[str, Any]) -> str:
     """A few-shot prompt as the model sees it: the instruction, the pairs, what is to be answered."""
     pairs = [f"Input: {pair['query']}\nOutput: {pair['response']}" for pair in parts["pairs"]]
     return "\n\n".join([parts["instruction"], *pairs, f"Input: {parts['query']}\nOutput:"])
+
+
+def text_so_far(content: dict[str, Any]) -> str:
+    """What is on the page as the model would see it, finished or not; at most ``TEXT_LIMIT``."""
+    if "pairs" not in content:
+        return str(content.get("text") or "")[:TEXT_LIMIT]
+    given = content["pairs"] if isinstance(content["pairs"], list) else []
+    pairs = [
+        {name: str(pair.get(name) or "").strip() for name in ("query", "response")}
+        for pair in given
+        if isinstance(pair, dict)
+    ]
+    fields = {name: str(content.get(name) or "").strip() for name in ("instruction", "query")}
+    return few_shot_text({**fields, "pairs": pairs})[:TEXT_LIMIT]
 
 
 def _checked(task: Task, content: dict[str, Any], author: str) -> PromptInput:
@@ -45,17 +66,14 @@ def _checked(task: Task, content: dict[str, Any], author: str) -> PromptInput:
     return prompt_checked(plain)
 
 
-def _earlier(assignment: Assignment, client_id: UUID) -> Prompt | None:
-    """The prompt that an earlier try of the same submit made."""
-    made = Prompt.objects.filter(client_id=client_id).first()
-    if made is not None and made.assignment_id != assignment.pk:
-        raise BadInput(_("This submit belongs to another task; reload the page."))
-    if made is None and assignment.state not in (
-        Assignment.State.LEASED,
-        Assignment.State.LAPSED,
-    ):
-        raise StateConflict(_("You have finished this task already, in another window perhaps."))
-    return made
+def _fingerprint(checked: PromptInput, assignment: Assignment, version: int) -> str:
+    """As of any prompt; a correction in nothing but case, space or use case gets one of its own.
+
+    What it would be told from is the first version, which stands for these words already.
+    """
+    if assignment.prompts_written.filter(fingerprint=checked.fingerprint).exists():
+        return text_fingerprint(f"{checked.text} (version {version} of {assignment.pk})")
+    return checked.fingerprint
 
 
 @transaction.atomic
@@ -73,24 +91,27 @@ def written_prompt_submit(
     """Store a prompt that a labeler wrote. The same ``client_id`` again gives the same row.
 
     Its author, by whose hash it is split, is the labeler's pseudonym. It is refused where the
-    project has it already, or this author's number is full.
+    project has it already, or this author's number is full. ``draft`` is the page as it stood,
+    with which an undo opens it again.
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     expect_kind(assignment, Task.Kind.PROMPT)
-    earlier = _earlier(assignment, client_id)
+    earlier = earlier_submit(Prompt, assignment, client_id)
     if earlier is not None:
         return earlier
     author, split = labeler_as_author(labeler)
     checked = _checked(assignment.task, prompt, author)
-    mine = Prompt.objects.filter(project_id=assignment.project_id, author=author)
-    if mine.count() >= AUTHOR_LIMIT:
+    corrected = assignment.correcting_since is not None
+    mine = Prompt.objects.filter(project_id=assignment.project_id, author=author, version=1)
+    if not corrected and mine.count() >= AUTHOR_LIMIT:
         raise StateConflict(
             _("You have written %(limit)s prompts, the most for one author. Skip this task.")
             % {"limit": AUTHOR_LIMIT}
         )
+    handed_in = hand_in(Prompt, assignment, active_ms, idle_ms, draft)
     try:
         with transaction.atomic():
-            made = Prompt.objects.create(
+            return Prompt.objects.create(
                 project_id=assignment.project_id,
                 kind=checked.kind,
                 use_case=checked.use_case,
@@ -98,9 +119,9 @@ def written_prompt_submit(
                 split=split,
                 text=checked.text,
                 parts=checked.parts,
-                fingerprint=checked.fingerprint,
-                assignment=assignment,
+                fingerprint=_fingerprint(checked, assignment, handed_in["version"]),
                 client_id=client_id,
+                **handed_in,
             )
     except IntegrityError as error:
         if "prompt_once" not in str(error):
@@ -109,6 +130,3 @@ def written_prompt_submit(
             _("This prompt is there already, word for word. Write another one."),
             fields={"prompt": _("Duplicate.")},
         ) from None
-    assignment_close(assignment, active_ms, idle_ms)
-    assignment.save(update_fields=["state", "active_ms", "idle_ms", "ended_at", "settles_at"])
-    return made

@@ -72,7 +72,7 @@ def history_label(
         "membership": membership,
         "task": seen,
         "assignment": assignment,
-        "use_case": UseCase(seen.use_case).label,
+        "use_case": UseCase(seen.use_case).label if seen.use_case else "",
         "versions": versions_of(assignment),
         "correctable": correctable(assignment),
         "locked": locked(assignment),

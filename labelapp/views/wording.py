@@ -40,6 +40,7 @@ def task_wording() -> dict[str, object]:
             "other_copy": _("This device kept another version of this task, from {time}."),
             "words": [_("{n} word"), _("{n} words")],
             "tokens": _("{n} of {limit} tokens"),
+            "tokens_only": [_("{n} token"), _("{n} tokens")],
             "too_long": _(
                 "Longer than the model itself may answer in this round. You can still submit it."
             ),

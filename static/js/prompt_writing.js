@@ -1,15 +1,19 @@
 /** Writing a prompt: plain, for a stated use case, or few-shot with pairs that come and go by keyboard. */
 
+import { send } from "./api.js";
 import { AssignmentPage, fill, skipDialog } from "./assignment.js";
 import { keysListen } from "./keys.js";
 
 const MOST_PAIRS = 20;
 const FIRST_PAIRS = 2;
+const COUNT_AFTER = 350; // ms without typing
 
 const form = document.getElementById("prompt-form");
 const pairs = document.getElementById("pairs"); // only where a few-shot prompt is asked for
 const button = document.getElementById("submit");
 const missing = document.getElementById("missing");
+const tokens = document.getElementById("token-count");
+const counting = { timer: null, turn: 0 };
 const named = () => [...form.querySelectorAll("[name]")];
 
 const page = new AssignmentPage({
@@ -84,6 +88,24 @@ function show() {
   const left = empty();
   button.disabled = left.length > 0 || document.body.classList.contains("busy");
   missing.textContent = left.length ? page.words.fill_all : "";
+  clearTimeout(counting.timer);
+  counting.timer = setTimeout(tokensCount, COUNT_AFTER);
+}
+
+/** How long the prompt is for the model, as the server puts its parts together. */
+async function tokensCount() {
+  counting.turn += 1;
+  const turn = counting.turn;
+  const written = [...form.querySelectorAll("textarea")].some((area) => area.value.trim());
+  let n = null;
+  if (written) {
+    const options = { csrfCookie: page.data.csrf_cookie };
+    const answer = await send("POST", page.data.urls.preview, { prompt: read() }, options).catch(() => null);
+    n = answer?.tokens ?? null;
+  }
+  if (turn !== counting.turn) return;
+  const rule = new Intl.PluralRules(document.documentElement.lang).select(n ?? 0);
+  tokens.textContent = n === null ? "" : fill(page.words.tokens_only[rule === "one" ? 0 : 1], { n });
 }
 
 function changed() {
@@ -103,6 +125,7 @@ page.onBusy = (busy) => {
   if (pairs && !busy) pairsNumber();
   show();
 };
+addEventListener("online", show);
 form.addEventListener("input", changed);
 form.addEventListener("submit", (event) => event.preventDefault());
 document.getElementById("pair-add")?.addEventListener("click", pairNext);

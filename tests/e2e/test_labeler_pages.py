@@ -12,6 +12,7 @@ from labelapp.models import Assignment, Task
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.services.people import invite_create
 from tests import factories
+from tests.browser import watched
 from tests.e2e.axe import complaints
 from tests.e2e.labeling import Desk, desk
 
@@ -34,14 +35,8 @@ def fresh_page(
     browser: Browser, size: dict[str, Any], request: pytest.FixtureRequest
 ) -> Iterator[Page]:
     """A page of that size and theme; what the policy blocks and what scripts throw fails the test."""
-    troubles: list[str] = []
-    with browser.new_context(**size, color_scheme=request.param, locale="en-GB") as context:
-        context.set_default_timeout(30_000)
-        page = context.new_page()
-        page.on("console", lambda m: "Content Security" in m.text and troubles.append(m.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
+    with watched(browser, **size, color_scheme=request.param) as page:
         yield page
-    assert not troubles, troubles
 
 
 def fine(page: Page, where: str) -> None:

@@ -1,9 +1,14 @@
 """Writing prompts in Chromium: pairs that come and go by keyboard, drafts, refusals, and who may see what."""
 
+from datetime import timedelta
+
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
+from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
+from labelapp.api import writing
 from labelapp.models import Prompt, Task
 from tests import factories
 from tests.e2e.axe import complaints
@@ -63,6 +68,49 @@ def test_a_few_shot_prompt_is_written_by_keyboard_alone(at_desk: Desk) -> None:
     made = Prompt.objects.get(assignment__isnull=False)
     assert made.parts["pairs"][1] == {"query": "Oh no.", "response": "sad"}
     assert made.kind == "few_shot"
+
+
+def test_a_written_prompt_is_taken_back_by_a_key_and_corrected_from_the_history(
+    at_desk: Desk, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LABEL_GRACE_SECONDS = 10
+    monkeypatch.setattr(writing, "token_count", lambda run_id, text: len(text.split()))
+    prompt_task(at_desk, "plain")
+    first = at_desk.take()
+    page = at_desk.page
+    page.get_by_label("Kind of use").select_option("chat")
+    page.get_by_label("Prompt", exact=True).fill("Say")
+    expect(page.locator("#token-count")).to_have_text("1 token")
+    page.get_by_label("Prompt", exact=True).fill("Say good night.")
+    expect(page.locator("#token-count")).to_have_text("3 tokens")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#undo-submit")).to_contain_text("Submitted.")
+    page.keyboard.press("Control+u")
+    page.wait_for_url(f"**/task/{first.pk}/")
+    at_desk.arrived()
+    expect(page.get_by_label("Kind of use")).to_have_value("chat")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("Say good night.")
+    assert not Prompt.objects.filter(assignment__isnull=False).exists()
+    page.get_by_label("Prompt", exact=True).fill("Say good night to a bear.")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url("**/work/")
+
+    past = timezone.now() - timedelta(seconds=1)
+    type(first).objects.update(undo_until=past, settles_at=past)
+    Prompt.objects.update(settles_at=past)
+    page.get_by_role("link", name="History").first.click()
+    page.get_by_role("link", name="Prompts written").click()
+    assert complaints(page) == []
+    page.locator(".past-prompt").click()
+    assert complaints(page) == []
+    page.get_by_role("button", name="Correct this").click()
+    at_desk.arrived()
+    expect(page.get_by_role("button", name="Leave as it was")).to_be_visible()
+    page.get_by_label("Prompt", exact=True).fill("Say good morning to a bear.")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_url("**/history/**")
+    expect(page.locator(".version").first).to_contain_text("Say good morning to a bear.")
+    assert [p.version for p in Prompt.objects.filter(assignment=first)] == [1, 2]
 
 
 def test_a_prompt_that_is_there_already_is_refused_and_can_be_changed(at_desk: Desk) -> None:

@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from labelapp.models import Assignment, Ranking
+from tests.browser import watched
 from tests.e2e.labeling import Desk, desk
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
@@ -21,11 +22,9 @@ def at_desk(watched_page: Page, live_server: LiveServer) -> Desk:
 
 @pytest.fixture
 def with_phone(browser: Browser, live_server: LiveServer) -> Iterator[Desk]:
-    with browser.new_context(
-        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, locale="en-GB"
-    ) as context:
-        context.set_default_timeout(30_000)
-        yield desk(context.new_page(), live_server)
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with watched(browser, **phone) as page:
+        yield desk(page, live_server)
 
 
 def keys(page: Page, typed: str) -> None:

@@ -20,12 +20,13 @@ from labelapp.selectors.pairs import PairResults, pair_results, wilson
 from labelapp.selectors.progress import labeler_progress, round_progress
 from labelapp.services.aftercare import correction_open, label_undo
 from labelapp.services.assignments import assignment_claim_next
-from labelapp.services.labels import ranking_submit, vote_submit
+from labelapp.services.labels import ranking_submit
 from labelapp.services.rounds import round_close, round_open
 from labelapp.services.runs import pair_sampling_queue, sampling_queue
 from labelapp.services.samples import samples_import, unanswered_tasks_close
 from labelapp.services.snapshots import snapshot_freeze
 from labelapp.services.trainings import training_label_counts
+from labelapp.services.votes import vote_submit
 from labelapp.store import snapshot_folder
 from labelapp.trainer_gateway import SampleRow
 from tests.factories import (

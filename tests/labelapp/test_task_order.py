@@ -3,18 +3,22 @@
 import random
 import threading
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from pytest_django import Settings
 
 from labelapp.errors import BadInput, QuotaReached, StateConflict
-from labelapp.models import Assignment, Project, Round, Standing, Task, User
+from labelapp.models import Assignment, Project, Ranking, Round, Standing, Task, User
 from labelapp.selectors.progress import labeler_progress
 from labelapp.selectors.queue import queue_counts
 from labelapp.services import next_task
+from labelapp.services.aftercare import label_undo
 from labelapp.services.assignments import (
     assignment_claim_next,
     assignment_draft_save,
@@ -22,9 +26,13 @@ from labelapp.services.assignments import (
     assignment_skip,
     assignments_lapse,
 )
-from labelapp.services.disagreement import kendall_distance, task_priorities_set
+from labelapp.services.disagreement import (
+    kendall_distance,
+    task_priorities_set,
+    tasks_compare,
+)
 from labelapp.services.labels import demonstration_submit, ranking_submit
-from labelapp.services.rounds import round_open
+from labelapp.services.rounds import round_close, round_open
 from tests.factories import lapse, make_member, make_project, make_prompts, make_round, make_task
 
 pytestmark = pytest.mark.django_db
@@ -218,6 +226,65 @@ def test_nobody_more_is_asked_where_the_first_agree() -> None:
     for _ in range(2):
         ranked(task, make_member(project))
     assert (task.overlap, task.claimable) == (2, False)
+
+
+def settle(task: Task) -> None:
+    """Let ten seconds pass for its rankings."""
+    past = timezone.now() - timedelta(seconds=1)
+    Ranking.objects.filter(task=task).update(settles_at=past)
+    Task.objects.filter(pk=task.pk, compare_at__isnull=False).update(compare_at=past)
+
+
+def test_more_labelers_are_asked_only_once_the_rankings_have_settled(settings: Settings) -> None:
+    settings.LABEL_GRACE_SECONDS = 10
+    project = make_project()
+    round_ = make_round(project, overlap=2, extra_overlap=1, disagreement=0.3, order="active")
+    task = make_task(round_, "ranking", overlap=2)
+    ranked(task, make_member(project))
+    other = make_member(project)
+    ranked(task, other, upside_down=True)
+    assert tasks_compare() == 0
+    task.refresh_from_db()
+    assert (task.overlap, task.extra, task.priority) == (2, 0, 0)
+    settle(task)
+    assert [tasks_compare() for _ in range(2)] == [1, 0]
+    task.refresh_from_db()
+    assert (task.overlap, task.extra, task.priority, task.claimable) == (3, 1, 1, True)
+
+
+def test_a_ranking_taken_back_asks_nobody_more(settings: Settings) -> None:
+    settings.LABEL_GRACE_SECONDS = 10
+    project = make_project()
+    round_ = make_round(project, overlap=2, extra_overlap=1, disagreement=0.3, order="active")
+    task = make_task(round_, "ranking", overlap=2)
+    ranked(task, make_member(project))
+    other = make_member(project)
+    ranked(task, other, upside_down=True)
+    taken_back = Assignment.objects.get(task=task, labeler=other)
+    label_undo(assignment_id=taken_back.pk, labeler=other)
+    settle(task)
+    assert tasks_compare() == 1
+    task.refresh_from_db()
+    assert (task.overlap, task.extra, task.priority, task.taken) == (2, 0, 0, 2)
+    ranked(task, other)  # after all, as the first
+    settle(task)
+    assert tasks_compare() == 1
+    task.refresh_from_db()
+    assert (task.overlap, task.extra, task.priority) == (2, 0, 0)
+
+
+def test_a_task_that_was_closed_meanwhile_asks_nobody_more(settings: Settings) -> None:
+    settings.LABEL_GRACE_SECONDS = 10
+    project = make_project()
+    round_ = make_round(project, overlap=2, extra_overlap=1, disagreement=0.3)
+    task = make_task(round_, "ranking", overlap=2)
+    for upside_down in (False, True):
+        ranked(task, make_member(project), upside_down=upside_down)
+    settle(task)
+    round_close(round=round_)
+    assert tasks_compare() == 1
+    task.refresh_from_db()
+    assert (task.overlap, task.compare_at) == (2, None)
 
 
 def test_in_active_order_disagreement_becomes_the_priority() -> None:

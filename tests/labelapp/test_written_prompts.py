@@ -94,7 +94,7 @@ def test_a_plain_prompt_is_stored_with_its_author_and_split(
     assert (made.author, made.split) == labeler_as_author(labeler)
     assignment.refresh_from_db()
     assert assignment.state == Assignment.State.SUBMITTED
-    with pytest.raises(StateConflict, match="finished"):
+    with pytest.raises(StateConflict, match="handed in this task already"):
         handed_in(assignment, PLAIN | {"text": "Another."})
 
 
