@@ -104,7 +104,10 @@ def collect() -> None:
     wanted = messages()
     for file in catalogs():
         old = polib.pofile(str(file), wrapwidth=0)
-        known = {_message(entry): entry for entry in old}
+        by_worth = sorted(
+            old, key=lambda entry: entry.translated()
+        )  # after a merge, one may stand twice
+        known = {_message(entry): entry for entry in by_worth}
         old.clear()
         for message in sorted(wanted):
             old.append(known.get(message) or _entry(message))

@@ -28,6 +28,17 @@ const language = document.documentElement.lang || "en";
 const few = new Intl.NumberFormat(language, { maximumSignificantDigits: 4 });
 const share = new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 1 });
 const clock = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "short" });
+const day = new Intl.DateTimeFormat(language, { dateStyle: "short" });
+const minute = new Intl.DateTimeFormat(language, { timeStyle: "short" });
+const second = new Intl.DateTimeFormat(language, { timeStyle: "medium" });
+
+/** What stands under a time axis whose marks are `apart` seconds from each other: times, and each new day once. */
+function times(ticks, apart) {
+  const days = ticks.map((t) => day.format(new Date(t * 1000)));
+  if (apart >= 24 * 3600) return days;
+  const hour = apart < 60 ? second : minute;
+  return ticks.map((t, i) => hour.format(new Date(t * 1000)) + (days[i] === days[i - 1] ? "" : `\n${days[i]}`));
+}
 
 class Chart {
   constructor(figure) {
@@ -89,7 +100,7 @@ class Chart {
         scales: { x: { time: this.time }, y: { range: (u, low, high) => this.range(low, high) } },
         axes: [
           { ...axis, label: this.time ? undefined : this.figure.dataset.xLabel, labelFont: font, labelSize: 16, size: this.time ? 40 : 28,
-            values: this.time ? undefined : (u, ticks) => ticks.map((t) => (Number.isInteger(t) ? few.format(t) : "")) },
+            space: 64, values: (u, ticks, at, space, apart) => this.time ? times(ticks, apart) : ticks.map((t) => (Number.isInteger(t) ? few.format(t) : "")) },
           { ...axis, size: 52, values: (u, ticks) => ticks.map((t) => this.value(t)) },
         ],
         series: [{}, ...this.shown.map((one, i) => this.curve(i))],

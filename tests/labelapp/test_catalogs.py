@@ -147,6 +147,7 @@ def test_what_is_translated_stays_when_the_sources_change(
     catalog = polib.POFile()
     catalog.append(polib.POEntry(msgid="Gone", msgstr="Weg"))
     catalog.append(polib.POEntry(msgid="Kept", msgstr="Geblieben"))
+    catalog.append(polib.POEntry(msgid="Kept", msgstr=""))
     catalog.save(str(file))
     monkeypatch.setattr(catalogs, "ROOT", tmp_path)
     monkeypatch.setattr(catalogs, "LOCALE", tmp_path)
