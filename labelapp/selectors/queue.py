@@ -21,6 +21,7 @@ from labelapp.models import (
     Task,
     User,
 )
+from labelapp.prepared import Given, Prepared
 
 COUNTED = 1000  # a queue longer than that is shown as "1000+"
 
@@ -64,16 +65,23 @@ class AssignmentView:
     strength_asked: bool
 
 
+_OWN = Prepared(
+    lambda: (
+        Assignment.objects.select_related("task__prompt", "task__round__instructions")
+        .filter(pk=Given("assignment"), labeler=Given("labeler"), project=Given("project"))
+        .order_by()
+    )
+)
+_SAMPLES = Prepared(lambda: Sample.objects.filter(task=Given("task")).only("text").order_by())
+
+
 def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> Assignment:
     """One of this labeler's own assignments in this project; NotFound for any other."""
-    assignment = (
-        Assignment.objects.select_related("task__prompt", "task__round__instructions")
-        .filter(pk=assignment_id, labeler=labeler, project=project)
-        .first()
-    )
-    if assignment is None:
+    found = _OWN.first(assignment=assignment_id, labeler=labeler.pk, project=project.pk)
+    if found is None:
         raise NotFound("There is no such task among yours.")
-    return assignment
+    found.labeler = labeler
+    return found
 
 
 def assignment_view(assignment: Assignment) -> AssignmentView:
@@ -84,7 +92,7 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
     task, prompt = assignment.task, assignment.task.prompt
     writes = task.kind != Task.Kind.RANKING or assignment.owes_own_answer
     shown = [] if writes else assignment.shown_order
-    texts = dict(Sample.objects.filter(pk__in=shown).values_list("pk", "text"))
+    texts = {each.pk: each.text for each in _SAMPLES.rows(task=task.pk)} if shown else {}
     answers = [
         Answer(letter, texts[pk], len(texts[pk].split()))
         for letter, pk in zip(LETTERS, shown, strict=False)
