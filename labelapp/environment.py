@@ -219,7 +219,7 @@ def database(url: str) -> dict[str, object]:
         name, _, value = pair.partition("=")
         options[name] = unquote(value)
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "labelapp.database",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

@@ -24,15 +24,16 @@ class Given(Expression):
         super().__init__()
         self.name = name
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         return "%s", [self]
 
 
-def execute(statement: str, values: Sequence[object]) -> CursorWrapper:
+def execute(statement: str, values: Sequence[Any]) -> CursorWrapper:
     """Run a statement whose plan the database keeps for this connection; ``%s`` for each value."""
     connection.close_if_health_check_failed()
     connection.ensure_connection()
-    cursor = connection._prepare_cursor(ServerBindingCursor(connection.connection))
+    made = ServerBindingCursor(connection.connection)  # type: ignore[call-arg]
+    cursor: CursorWrapper = connection._prepare_cursor(made)  # type: ignore[attr-defined]
     cursor.execute(statement, values)
     return cursor
 
@@ -66,7 +67,9 @@ class Prepared(Generic[M]):
         self._model, fields = shape["model"], shape["select_fields"]
         self._columns = slice(fields[0], fields[-1] + 1)
         self._attributes = [each[0].target.attname for each in compiler.select[self._columns]]
-        self._related = get_related_populators(shape, compiler.select, connection.alias)
+        self._related = get_related_populators(  # type: ignore[call-arg]
+            shape, compiler.select, connection.alias
+        )
         self._annotations = dict(compiler.annotation_col_map or {})
         connection.ensure_connection()
         text = text.replace("%%", "%%%%")  # still to be read by the driver
@@ -94,17 +97,25 @@ def _place(param: object) -> str:
 
 def inserted(row: Model) -> dict[str, Any]:
     """By column, what an insert of the row writes; without its key where the database draws it."""
-    return {
-        field.column: field.get_db_prep_save(field.pre_save(row, add=True), connection)
-        for field in row._meta.concrete_fields
-        if not (field.generated or (field.primary_key and row.pk is None))
-    }
+    return _written(
+        row,
+        [
+            field.name
+            for field in row._meta.concrete_fields
+            if not (field.generated or (field.primary_key and row.pk is None))
+        ],
+        add=True,
+    )
 
 
 def changed(row: Model, names: Sequence[str]) -> dict[str, Any]:
     """By column, what an update of these fields of the row writes."""
-    fields = [row._meta.get_field(name) for name in names]
+    return _written(row, names, add=False)
+
+
+def _written(row: Model, names: Sequence[str], *, add: bool) -> dict[str, Any]:
+    fields: list[Any] = [row._meta.get_field(name) for name in names]
     return {
-        field.column: field.get_db_prep_save(field.pre_save(row, add=False), connection)
+        field.column: field.get_db_prep_save(field.pre_save(row, add), connection)
         for field in fields
     }
