@@ -213,12 +213,13 @@ def generated_secret(path: Path) -> str:
 def database(url: str) -> dict[str, object]:
     """A postgresql:// address as Django wants it; what follows `?` goes to the driver."""
     parts = urlsplit(url)
-    options: dict[str, object] = {"connect_timeout": "10"}
+    # only what goes through labelapp.prepared is prepared
+    options: dict[str, object] = {"connect_timeout": "10", "prepare_threshold": 1}
     for pair in filter(None, parts.query.split("&")):
         name, _, value = pair.partition("=")
         options[name] = unquote(value)
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "labelapp.database",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

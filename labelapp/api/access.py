@@ -9,8 +9,8 @@ from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
 from labelapp.errors import NotAllowed
-from labelapp.models import ApiToken, Membership, Role, User
-from labelapp.selectors.access import membership_get
+from labelapp.models import Membership, Role, User
+from labelapp.selectors.access import LiveToken, membership_get
 
 
 class ProjectView(APIView):
@@ -26,11 +26,12 @@ class ProjectView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        live = request.auth if isinstance(request.auth, LiveToken) else None
         self.membership = membership_get(
-            user=cast(User, request.user), slug=kwargs["slug"], roles=self.roles
+            user=cast(User, request.user), slug=kwargs["slug"], roles=self.roles, token=live
         )
-        token = request.auth
-        if isinstance(token, ApiToken) and (
-            token.project_id != self.membership.project_id or token.scope != self.token_scope
+        if live is not None and (
+            live.token.project_id != self.membership.project_id
+            or live.token.scope != self.token_scope
         ):
             raise NotAllowed(_("This token does not open this address."))

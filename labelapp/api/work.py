@@ -21,7 +21,7 @@ from labelapp.services.assignments import (
     assignment_heartbeat,
     assignment_skip,
 )
-from labelapp.services.labels import demonstration_submit, own_answer_submit, ranking_submit
+from labelapp.services.labels import ranking_submit, text_submit
 from labelapp.services.votes import vote_submit
 from labelapp.services.written_prompts import written_prompt_submit
 
@@ -172,11 +172,10 @@ class SubmitView(LabelerView):
         elif "prompt" in data:
             written = written_prompt_submit(**asked, **data)
             return Response({"state": self.own(assignment_id).state, "label_id": written.pk})
-        elif self.own(assignment_id).task.kind == Task.Kind.RANKING:
-            data.pop("draft", None)  # an own answer is not taken back: its ranking is
-            return Response({"state": "written", "label_id": own_answer_submit(**asked, **data).pk})
         else:
-            label = demonstration_submit(**asked, **data)
+            label, whole = text_submit(**asked, **data)
+            if not whole:
+                return Response({"state": "written", "label_id": label.pk})
         state = Assignment.State.SURPLUS if label.surplus else Assignment.State.SUBMITTED
         return Response({"state": state, "label_id": label.pk})
 

@@ -22,6 +22,7 @@ from labelapp.models import (
     Task,
     User,
 )
+from labelapp.prepared import Given, Prepared
 
 COUNTED = 1000  # a queue longer than that is shown as "1000+"
 
@@ -66,16 +67,23 @@ class AssignmentView:
     reveal: bool  # of a pair: after the vote, who wrote which is shown
 
 
+_OWN = Prepared(
+    lambda: (
+        Assignment.objects.select_related("task__prompt", "task__round__instructions")
+        .filter(pk=Given("assignment"), labeler=Given("labeler"), project=Given("project"))
+        .order_by()
+    )
+)
+_SAMPLES = Prepared(lambda: Sample.objects.filter(task=Given("task")).only("text").order_by())
+
+
 def assignment_get(*, labeler: User, project: Project, assignment_id: UUID) -> Assignment:
     """One of this labeler's own assignments in this project; NotFound for any other."""
-    assignment = (
-        Assignment.objects.select_related("task__prompt", "task__round__instructions")
-        .filter(pk=assignment_id, labeler=labeler, project=project)
-        .first()
-    )
-    if assignment is None:
+    found = _OWN.first(assignment=assignment_id, labeler=labeler.pk, project=project.pk)
+    if found is None:
         raise NotFound(_("There is no such task among yours."))
-    return assignment
+    found.labeler = labeler
+    return found
 
 
 def assignment_view(assignment: Assignment) -> AssignmentView:
@@ -87,7 +95,7 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
     writes = task.kind not in Task.ANSWERED or assignment.owes_own_answer
     judges = "vote" if task.kind == Task.Kind.PAIRWISE else "rank"
     shown = [] if writes else assignment.shown_order
-    texts = dict(Sample.objects.filter(pk__in=shown).values_list("pk", "text"))
+    texts = {each.pk: each.text for each in _SAMPLES.rows(task=task.pk)} if shown else {}
     answers = [
         Answer(letter, texts[pk], len(texts[pk].split()))
         for letter, pk in zip(LETTERS, shown, strict=False)

@@ -1,88 +1,68 @@
 """Claiming, keeping and giving back work. A claim is one short transaction."""
 
-import random
+import hashlib
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, LeaseExpired, NotFound, QuotaReached, StateConflict
-from labelapp.models import Assignment, Membership, Project, Round, Sample, Standing, Task, User
-from labelapp.services.next_task import Found, open_round, standings_of, task_next, turns
+from labelapp.models import Assignment, Project, Round, Standing, Task, User
+from labelapp.prepared import Given, Prepared
+from labelapp.selectors.queue import assignment_get
+from labelapp.services.next_task import claim, lease, lease_end, standings_of
 
 DRAFT_BYTES = 200_000
 
 
-def _lease_end() -> Any:
-    return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+_LOCKED = Prepared(
+    lambda: (
+        Assignment.objects.select_for_update(of=("self",))
+        .select_related("task__round", "labeler")
+        .filter(pk=Given("assignment"), labeler=Given("labeler"))
+        .order_by()
+    )
+)
 
 
 def assignment_lock(
     *, assignment_id: UUID, labeler: User, project: Project | None = None
 ) -> Assignment:
     """The labeler's own assignment, of ``project`` if given, its row locked; else NotFound."""
-    of_project = {} if project is None else {"project": project}
-    assignment = (
-        Assignment.objects.select_for_update(of=("self",))
-        .select_related("task__round", "labeler")
-        .filter(pk=assignment_id, labeler=labeler, **of_project)
-        .order_by()
-        .first()
-    )
-    if assignment is None:
+    assignment = _LOCKED.first(assignment=assignment_id, labeler=labeler.pk)
+    if assignment is None or (project is not None and assignment.project_id != project.pk):
         raise NotFound(_("There is no such task among yours."))
     return assignment
 
 
-@transaction.atomic
 def assignment_claim_next(
     *, project: Project, labeler: User, kind: str | None = None
 ) -> Assignment | None:
     """The labeler's work in hand, else the next open task; None when nothing is left.
 
-    The membership row serialises one labeler's claims, so that two tabs share a lease.
-    Of the kinds, the one this labeler did least of, by the round's weights, comes first.
-    Raises QuotaReached once they have handed in as many as one labeler may.
+    One labeler's claims follow each other, so that two tabs share a lease. Of the kinds, the one
+    this labeler did least of, by the round's weights, comes first. Raises QuotaReached once they
+    have handed in as many as one labeler may.
     """
-    member = Membership.objects.select_for_update().filter(project=project, user=labeler).first()
-    if member is None:
-        raise NotFound(_("You are not a member of this project."))
-    own = project.assignments.filter(labeler=labeler, state=Assignment.State.LEASED)
-    in_hand = (
-        own.select_related("task__prompt", "task__round__instructions")
-        .select_for_update(of=("self",))
-        .order_by("claimed_at")
-        .first()
-    )
-    if in_hand is not None:
-        in_hand.lease_until = _lease_end()
-        in_hand.save(update_fields=["lease_until"])
-        return in_hand
     if kind is not None and kind not in Task.Kind.values:
         raise BadInput(
             _("There are no tasks of kind %(kind)s.") % {"kind": repr(kind)},
             fields={"kind": _("Unknown.")},
         )
-    at_work = open_round(project)
-    if at_work is None:
-        return None
-    round_, kinds = at_work
-    standings = standings_of(round_, labeler)
-    quota_check(round_, standings)
-    wanted = [each for each in kinds if kind in (None, each)]
-    for turn in turns(round_, labeler, wanted, standings):
-        found = task_next(turn)
-        if found is not None:
-            found.task.round = round_
-            lease = _lease(found, labeler)
-            if lease is not None:
-                return lease
-    return None
+    found, why = claim(project, labeler, Task.Kind.values if kind is None else [kind])
+    if why == "stranger":
+        raise NotFound(_("You are not a member of this project."))
+    if why == "quota":
+        round_ = project.rounds.get(state=Round.State.OPEN)
+        quota_check(round_, standings_of(round_, labeler))
+    return (
+        None
+        if found is None
+        else assignment_get(assignment_id=found, labeler=labeler, project=project)
+    )
 
 
 def quota_check(round_: Round, standings: Mapping[str, Standing]) -> None:
@@ -94,33 +74,6 @@ def quota_check(round_: Round, standings: Mapping[str, Standing]) -> None:
             )
             % {"quota": round_.quota, "number": round_.number}
         )
-
-
-def _lease(found: Found, labeler: User) -> Assignment | None:
-    """A new lease, or this labeler's lapsed one again with its draft and shown order.
-
-    None where the lapsed one is being handed in at this moment, in another window.
-    """
-    task = found.task
-    if found.lapsed is None:
-        return Assignment.objects.create(
-            task=task,
-            labeler=labeler,
-            project_id=task.project_id,
-            lease_until=_lease_end(),
-            shown_order=shown_order_draw(task=task, labeler=labeler),
-        )
-    lapsed = Assignment.objects.filter(pk=found.lapsed, state=Assignment.State.LAPSED)
-    # not waited for: a submit has locked its assignment first and may want the task that we hold
-    assignment = lapsed.select_for_update(skip_locked=True).first()
-    if assignment is None:
-        return None
-    assignment.task = task
-    assignment.state = Assignment.State.LEASED
-    assignment.token = uuid4()
-    assignment.lease_until = _lease_end()
-    assignment.save(update_fields=["state", "token", "lease_until"])
-    return assignment
 
 
 @transaction.atomic
@@ -135,26 +88,22 @@ def assignment_give(*, task_id: int, labeler: User) -> Assignment:
     if task.state != Task.State.OPEN or task.taken >= task.overlap:
         raise StateConflict(_("That task is closed, or someone else has it now."))
     quota_check(task.round, standings_of(task.round, labeler))
-    lease = _lease(Found(task, None if own is None else own.pk), labeler)
-    if lease is None:
+    leased = lease(task_id, labeler)
+    if leased is None:
         raise StateConflict(_("You are handing in that task in another window."))
-    return lease
-
-
-def shown_order_draw(*, task: Task, labeler: User) -> list[int]:
-    """Sample ids in an order that depends on the task and the labeler alone."""
-    if task.kind == Task.Kind.DEMONSTRATION:
-        return []
-    answers = Sample.objects.filter(task=task).order_by("index", "version_id")
-    ids = list(answers.values_list("pk", flat=True))
-    return shown_shuffle(task_id=task.pk, labeler_id=labeler.pk, items=ids)
+    return assignment_get(assignment_id=leased, labeler=labeler, project=task.project)
 
 
 def shown_shuffle(*, task_id: int, labeler_id: int, items: list[int]) -> list[int]:
-    """The order in which this labeler sees a task's answers, given in the order of their index."""
-    shuffled = list(items)
-    random.Random(f"shown order of {task_id} for {labeler_id}").shuffle(shuffled)
-    return shuffled
+    """The order in which this labeler sees a task's answers, given in the order of their index.
+
+    It depends on the task and the labeler alone; ``labelapp_lease`` in the database draws the same.
+    """
+
+    def drawn(nth: int) -> str:
+        return hashlib.md5(f"{task_id} {labeler_id} {nth}".encode()).hexdigest()  # noqa: S324
+
+    return [items[nth] for nth in sorted(range(len(items)), key=drawn)]
 
 
 def _expect_token(assignment: Assignment, token: UUID | None) -> None:
@@ -181,7 +130,7 @@ def assignment_heartbeat(
     elif assignment.state != Assignment.State.LEASED:
         raise StateConflict(_("This task is no longer in work."))
     assignment.state = Assignment.State.LEASED
-    assignment.lease_until = _lease_end()
+    assignment.lease_until = lease_end(timezone.now())
     assignment.save(update_fields=["state", "lease_until"])
     return assignment
 
@@ -228,7 +177,7 @@ def assignment_draft_save(
     assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
     fields = ["draft", "draft_saved_at", "active_ms", "idle_ms"]
     if assignment.state == Assignment.State.LEASED:
-        assignment.lease_until = _lease_end()
+        assignment.lease_until = lease_end(timezone.now())
         fields.append("lease_until")
     assignment.save(update_fields=fields)
     return assignment

@@ -15,14 +15,26 @@ Label = TypeVar("Label", Demonstration, Ranking, Vote, Prompt)
 OfLabel = TypeVar("OfLabel", Demonstration, Ranking, Vote)
 
 
+CLOSED = (
+    *("state", "draft", "active_ms", "idle_ms", "ended_at", "settles_at"),
+    *("undo_until", "correcting_since"),
+)
+"""What a submit changes of an assignment."""
+
+
+def of_another_task() -> BadInput:
+    """Of a submit whose ``client_id`` is taken."""
+    return BadInput(
+        _("This submit belongs to another task; reload the page."),
+        fields={"client_id": _("Used for another task.")},
+    )
+
+
 def earlier_submit(model: type[Label], assignment: Assignment, client_id: UUID) -> Label | None:
     """What an earlier try of the same submit made; none where this is the first."""
     label = model.objects.filter(client_id=client_id).first()
     if label is not None and label.assignment_id != assignment.pk:
-        raise BadInput(
-            _("This submit belongs to another task; reload the page."),
-            fields={"client_id": _("Used for another task.")},
-        )
+        raise of_another_task()
     if client_id in assignment.withdrawn_ids:
         raise StateConflict(_("You took this submit back; submit again from the task's page."))
     if (
@@ -55,7 +67,9 @@ def hand_in(
     idle_ms: int | None,
     draft: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Mark the assignment as handed in; its place in the chain of versions, and when it settles."""
+    """Mark the assignment as handed in, not saved yet (``CLOSED``); its label's place in the chain of
+    versions, and when it settles.
+    """
     assignment.undo_until = settles_at(assignment.labeler)
     if draft is not None:
         assignment.draft = draft_checked(draft)
@@ -68,7 +82,6 @@ def hand_in(
         assignment.active_ms = active_ms_bounded(assignment, active_ms)
         assignment.idle_ms = idle_ms_bounded(assignment, idle_ms)
     assignment.correcting_since = None
-    assignment.save()
     return {**chain, "assignment": assignment, "settles_at": assignment.undo_until}
 
 

@@ -4,13 +4,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import (
     LETTERS,
+    Assignment,
     Demonstration,
     Project,
     Ranking,
@@ -18,9 +19,16 @@ from labelapp.models import (
     Task,
     User,
 )
+from labelapp.prepared import changed, execute, inserted
 from labelapp.services.assignments import active_ms_bounded, assignment_lock, idle_ms_bounded
 from labelapp.services.disagreement import ranking_compared
-from labelapp.services.handing_in import earlier_submit, expect_kind, label_hand_in
+from labelapp.services.handing_in import (
+    CLOSED,
+    earlier_submit,
+    expect_kind,
+    label_hand_in,
+    of_another_task,
+)
 from labelapp.services.ratings import ratings_checked, ratings_store
 
 TEXT_LIMIT = 60_000
@@ -56,17 +64,53 @@ def demonstration_submit(
     ``draft`` is the page as it stood, with which an undo opens it again.
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
+    return _demonstration(assignment, text, client_id, active_ms, idle_ms, draft)
+
+
+@transaction.atomic
+def text_submit(
+    *,
+    assignment_id: UUID,
+    labeler: User,
+    text: str,
+    client_id: UUID,
+    active_ms: int | None = None,
+    idle_ms: int | None = None,
+    draft: dict[str, Any] | None = None,
+    project: Project | None = None,
+) -> tuple[Demonstration, bool]:
+    """What the task asks a text for, and whether the task is handed in with it.
+
+    A demonstration is; the answer of one's own that comes before a ranking is not.
+    """
+    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
+    if assignment.task.kind == Task.Kind.RANKING:
+        return _own_answer(assignment, text, client_id, active_ms, idle_ms), False
+    return _demonstration(assignment, text, client_id, active_ms, idle_ms, draft), True
+
+
+def _demonstration(
+    assignment: Assignment,
+    text: str,
+    client_id: UUID,
+    active_ms: int | None,
+    idle_ms: int | None,
+    draft: dict[str, Any] | None,
+) -> Demonstration:
     expect_kind(assignment, Task.Kind.DEMONSTRATION)
     earlier = earlier_submit(Demonstration, assignment, client_id)
     if earlier is not None:
         return earlier
-    return Demonstration.objects.create(
+    demonstration = Demonstration(
         prompt_id=assignment.task.prompt_id,  # type: ignore[misc]  # this kind of task has one
         source=Demonstration.Source.LABELER,
         text=_text_checked(text),
         client_id=client_id,
         **label_hand_in(Demonstration, assignment, active_ms, idle_ms, draft),
     )
+    assignment.save(update_fields=CLOSED)
+    demonstration.save(force_insert=True)
+    return demonstration
 
 
 @transaction.atomic
@@ -86,6 +130,16 @@ def own_answer_submit(
     again gives the same row.
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
+    return _own_answer(assignment, text, client_id, active_ms, idle_ms)
+
+
+def _own_answer(
+    assignment: Assignment,
+    text: str,
+    client_id: UUID,
+    active_ms: int | None,
+    idle_ms: int | None,
+) -> Demonstration:
     expect_kind(assignment, Task.Kind.RANKING)
     if not assignment.task.round.write_first:
         raise BadInput(_("This task asks for a ranking, not for a text."))
@@ -100,13 +154,13 @@ def own_answer_submit(
         project_id=assignment.project_id,
         prompt_id=assignment.task.prompt_id,  # type: ignore[misc]  # this kind of task has one
         assignment=assignment,
-        labeler=labeler,
+        labeler=assignment.labeler,
         source=Demonstration.Source.LABELER,
         text=text,
         client_id=client_id,
         active_ms=assignment.active_ms,
         idle_ms=idle_ms_bounded(assignment, idle_ms),
-        simulated=labeler.simulated,
+        simulated=assignment.labeler.simulated,
     )
     assignment.draft, assignment.draft_saved_at = {}, None
     assignment.active_ms = assignment.idle_ms = 0
@@ -189,7 +243,8 @@ def ranking_submit(
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     expect_kind(assignment, Task.Kind.RANKING)
-    earlier = earlier_submit(Ranking, assignment, client_id)
+    fresh = assignment.state == Assignment.State.LEASED and not assignment.withdrawn_ids
+    earlier = None if fresh else earlier_submit(Ranking, assignment, client_id)
     if earlier is not None:
         return earlier
     if assignment.owes_own_answer:
@@ -205,21 +260,59 @@ def ranking_submit(
         flags=flags or {},
         not_judged=not_judged,
     )
-    ranking = Ranking.objects.create(
+    ranking = Ranking(
         task_id=assignment.task_id,
         client_id=client_id,
         all_bad=all_bad,
         strength=strength,
         **label_hand_in(Ranking, assignment, active_ms, idle_ms, draft),
     )
-    group_of = {letter: i for i, group in enumerate(groups) for letter in group}
-    places = RankingPlace.objects.bulk_create(
-        RankingPlace(
-            ranking=ranking, sample_id=sample_id, group=group_of.get(LETTERS[shown]), shown=shown
-        )
-        for shown, sample_id in enumerate(assignment.shown_order)
-    )
+    places = _ranking_write(ranking, assignment, groups)
     ratings_store(places, said)
     if ranking.version == 1:
         ranking_compared(ranking, assignment.task)
     return ranking
+
+
+def _ranking_write(
+    ranking: Ranking, assignment: Assignment, groups: list[list[str]]
+) -> list[RankingPlace]:
+    """The assignment as it was closed, the ranking and its places, in one statement."""
+    group_of = {letter: i for i, group in enumerate(groups) for letter in group}
+    samples = assignment.shown_order
+    placed = [group_of.get(LETTERS[shown]) for shown in range(len(samples))]
+    closed, written = changed(assignment, CLOSED), inserted(ranking)
+    statement = _RANKING_WRITE.format(
+        changes=", ".join(f'"{column}" = %s' for column in closed),
+        columns=", ".join(f'"{column}"' for column in written),
+        values=", ".join(["%s"] * len(written)),
+    )
+    values = (
+        *(*closed.values(), assignment.pk, *written.values()),
+        *(samples, placed, list(range(len(samples)))),
+    )
+    try:
+        with execute(statement, values) as cursor:
+            rows = cursor.fetchall()
+    except IntegrityError as error:
+        if "client_id" in str(error):
+            raise of_another_task() from None
+        raise
+    ranking.pk = rows[0][1]
+    ranking._state.adding = False
+    return [
+        RankingPlace(
+            id=pk, ranking=ranking, sample_id=samples[shown], group=placed[shown], shown=shown
+        )
+        for pk, _, shown in rows
+    ]
+
+
+_RANKING_WRITE = """
+WITH closed AS (UPDATE labelapp_assignment SET {changes} WHERE id = %s),
+     written AS (INSERT INTO labelapp_ranking ({columns}) VALUES ({values}) RETURNING id)
+INSERT INTO labelapp_rankingplace (ranking_id, sample_id, "group", shown)
+SELECT written.id, place.* FROM written,
+       unnest(%s::bigint[], %s::smallint[], %s::smallint[]) AS place
+RETURNING id, ranking_id, shown
+"""

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from labelapp.errors import BadInput
 from labelapp.models import Project, Task, User, Vote
 from labelapp.services.assignments import assignment_lock
-from labelapp.services.handing_in import earlier_submit, expect_kind, label_hand_in
+from labelapp.services.handing_in import CLOSED, earlier_submit, expect_kind, label_hand_in
 
 
 @transaction.atomic
@@ -40,7 +40,7 @@ def vote_submit(
             fields={"choice": _("Unknown.")},
         )
     left, right = assignment.shown_order
-    return Vote.objects.create(
+    vote = Vote(
         task_id=assignment.task_id,
         left_id=left,
         right_id=right,
@@ -48,3 +48,6 @@ def vote_submit(
         client_id=client_id,
         **label_hand_in(Vote, assignment, active_ms, idle_ms, draft),
     )
+    assignment.save(update_fields=CLOSED)
+    vote.save(force_insert=True)
+    return vote

@@ -10,7 +10,7 @@ from labelapp.errors import BadInput, StateConflict
 from labelapp.models import Assignment, Project, Prompt, PromptKind, Task, User
 from labelapp.models.prompts import text_fingerprint
 from labelapp.services.assignments import assignment_lock
-from labelapp.services.handing_in import earlier_submit, expect_kind, hand_in
+from labelapp.services.handing_in import CLOSED, earlier_submit, expect_kind, hand_in
 from labelapp.services.prompts import (
     AUTHOR_LIMIT,
     TEXT_LIMIT,
@@ -109,6 +109,7 @@ def written_prompt_submit(
             % {"limit": AUTHOR_LIMIT}
         )
     handed_in = hand_in(Prompt, assignment, active_ms, idle_ms, draft)
+    assignment.save(update_fields=CLOSED)
     try:
         with transaction.atomic():
             return Prompt.objects.create(
