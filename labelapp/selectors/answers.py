@@ -1,14 +1,15 @@
-"""Reads of the answers that are to be ranked."""
+"""Reads of the answers that are to be ranked or compared."""
 
 from labelapp.models import Round, Sample, Task
 
 
 def answer_sets(round_: Round, *, limit: int | None = None) -> list[list[str]]:
-    """Texts of the answers to each of the round's answered ranking tasks, in task order."""
-    answered = round_.tasks.filter(kind=Task.Kind.RANKING, samples__isnull=False)
-    ids = list(answered.order_by("position").values_list("pk", flat=True).distinct()[:limit])
+    """Texts of the answers to each of the round's answered tasks, rankings first, in task order."""
+    answered = round_.tasks.filter(kind__in=Task.ANSWERED, samples__isnull=False)
+    in_order = answered.exclude(state=Task.State.WAITING).order_by("-kind", "position")
+    ids = list(in_order.values_list("pk", flat=True).distinct()[:limit])
     texts: dict[int, list[str]] = {task_id: [] for task_id in ids}
-    samples = Sample.objects.filter(task__in=ids).order_by("index")
+    samples = Sample.objects.filter(task__in=ids).order_by("index", "version_id")
     for task_id, text in samples.values_list("task_id", "text"):
         if task_id is not None:
             texts[task_id].append(text)
@@ -16,5 +17,5 @@ def answer_sets(round_: Round, *, limit: int | None = None) -> list[list[str]]:
 
 
 def tasks_waiting(round_: Round) -> int:
-    """Ranking tasks whose answers are still being drawn; none once the round is closed."""
-    return round_.tasks.filter(kind=Task.Kind.RANKING, state=Task.State.WAITING).count()
+    """Tasks whose answers are still being drawn; none once the round is closed."""
+    return round_.tasks.filter(kind__in=Task.ANSWERED, state=Task.State.WAITING).count()

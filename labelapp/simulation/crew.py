@@ -20,7 +20,7 @@ from labelapp.simulation.choice import (
     untied_differences,
 )
 from labelapp.simulation.client import LabelerClient, origin_of
-from labelapp.simulation.labeler import DEMONSTRATION, RANKING, Labeler, Shared, Stopped
+from labelapp.simulation.labeler import DEMONSTRATION, PAIRWISE, RANKING, Labeler, Shared, Stopped
 from labelapp.simulation.utilities import UTILITIES
 
 DEMONSTRATIONS = DATA / "demonstrations.jsonl"
@@ -55,6 +55,7 @@ class Done:
 
     demonstrations: int
     rankings: int
+    votes: int
     skipped: int
     """Prompts without a demonstration in the file."""
     late: int
@@ -69,6 +70,8 @@ class Done:
     def sentence(self) -> str:
         """All of it in a line."""
         said = f"{self.demonstrations} demonstrations and {self.rankings} rankings handed in"
+        if self.votes:
+            said += f"; {self.votes} votes on pairs"
         if self.scale is not None:
             said += f" (noise of scale {self.scale:.3g})"
         if self.skipped:
@@ -203,6 +206,7 @@ def _done(shared: Shared, plan: Plan, places: Mapping[str, int]) -> Done:
     return Done(
         demonstrations=counts[DEMONSTRATION],
         rankings=counts[RANKING],
+        votes=counts[PAIRWISE],
         skipped=counts["skipped"],
         late=counts["late"],
         scale=shared.chooser.scale if shared.chooser else None,

@@ -13,7 +13,8 @@ from labelapp.simulation.client import LabelerClient, Refused
 
 DEMONSTRATION = "demonstration"
 RANKING = "ranking"
-KINDS = (DEMONSTRATION, RANKING)
+PAIRWISE = "pairwise"
+KINDS = (DEMONSTRATION, RANKING, PAIRWISE)
 NO_TEXT = "No demonstration of this prompt in the file."
 GONE = 409
 """Status of work that was handed in before, or whose place was taken."""
@@ -35,7 +36,7 @@ class Shared:
         self.wait_for_more = threading.Event()
         """Set while tasks are still waiting for answers: nothing to do is not the end."""
         self.chooser: Chooser | None = None
-        """How to rank; none until the noise's scale is known, and no ranking is taken before."""
+        """How to rank and vote; none until the noise's scale is known, and none is taken before."""
         self._limits = limits
         self._taken: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -91,10 +92,10 @@ class Labeler:
                 return
 
     def _one(self) -> bool:
-        """Do one task of either kind; False when there is none."""
+        """Do one task of any kind; False when there is none."""
         for offset in range(len(KINDS)):
             kind = KINDS[(self._turn + offset) % len(KINDS)]
-            if kind == RANKING and self.shared.chooser is None:
+            if kind != DEMONSTRATION and self.shared.chooser is None:
                 continue
             if self._one_of(kind):
                 self._turn += offset + 1
@@ -144,7 +145,7 @@ class Labeler:
         if assignment["kind"] == DEMONSTRATION or _own_first(assignment):
             text = self.texts.get(assignment["prompt_text"].strip())
             return None if text is None else {"text": text}
-        while self.shared.chooser is None:  # a ranking left in hand by an earlier start
+        while self.shared.chooser is None:  # one left in hand by an earlier start
             if self.shared.stop.is_set():
                 raise Stopped
             self.idle(0.2)
@@ -154,6 +155,8 @@ class Labeler:
             assignment=assignment["id"],
             texts=[answer["text"] for answer in assignment["answers"]],
         )
+        if assignment["kind"] == PAIRWISE:
+            return {"choice": "tie" if len(groups) == 1 else ("left", "right")[groups[0][0]]}
         ranked = [[letters[i] for i in group] for group in groups]
         demanded = assignment.get("ratings_required", False)
         return {"groups": ranked} | ({"ratings": ratings_of(ranked)} if demanded else {})

@@ -70,7 +70,7 @@ def test_a_pair_is_voted_on_by_keys_and_by_mouse(at_desk: Desk) -> None:
     page.keyboard.press("Control+Enter")
     second = next_task(at_desk, first)
     assert Vote.objects.get(assignment=first).choice == "right"
-    page.get_by_text("A is better", exact=True).click()
+    page.locator(".vote", has_text="A is better").click()
     assert at_desk.said() == "A is better."
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url("**/work/")

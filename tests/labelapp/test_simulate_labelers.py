@@ -27,7 +27,14 @@ from labelapp.models import (
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.simulation.client import LabelerClient, SimulationError
 from labelapp.simulation.crew import Plan, crew_run
-from tests.factories import make_member, make_project, make_round, make_samples, make_task
+from tests.factories import (
+    make_member,
+    make_project,
+    make_round,
+    make_samples,
+    make_task,
+    make_version,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Spoil = Callable[[str, int], str | None]
@@ -144,6 +151,22 @@ def test_they_write_their_own_answer_first_where_the_round_wants_it(
     assert (done.demonstrations, done.rankings) == (0, 3)
     written = project.demonstrations.filter(simulated=True, assignment__ranked__isnull=False)
     assert written.count() == 3
+
+
+@pytest.mark.slow
+def test_they_vote_on_pairs_by_the_same_preference(live_server: LiveServer, tmp_path: Path) -> None:
+    project = make_project()
+    opponent = make_version(project, state="retired")
+    round_ = make_round(project, opponent=opponent, pairs_wanted=4)
+    tasks = [make_task(round_, "pairwise") for _ in range(4)]
+    tasks[0].samples.update(text="The same.")
+    empty = tmp_path / "none.jsonl"
+    empty.write_text("")
+    done = crew_run(project=project, plan=Plan(url=live_server.url, demonstrations=empty))
+    assert done.votes == project.votes.filter(simulated=True).count() == 4
+    assert "4 votes on pairs" in done.sentence
+    assert tasks[0].votes.get().choice == "tie"
+    assert project.votes.exclude(task=tasks[0]).filter(choice__in=["left", "right"]).count() == 3
 
 
 @pytest.mark.slow
