@@ -12,6 +12,7 @@ import django
 import pytest
 from django.core.management.base import CommandError
 from django.core.management.commands.flush import Command as Flush
+from django.utils import translation
 from playwright.sync_api import Browser, Page
 from pytest_django import Settings
 
@@ -52,7 +53,8 @@ Flush.handle = _patient(Flush.handle)  # type: ignore[method-assign]
 
 @pytest.fixture(autouse=True)
 def _settings_for_tests(request: pytest.FixtureRequest, settings: Settings) -> None:
-    """Passwords hash fast; failed sign-ins lock nobody out, but in tests marked `lockout`."""
+    """Passwords hash fast; failed sign-ins lock nobody out, but in tests marked `lockout`; English is spoken."""
+    translation.deactivate()  # what a request of an earlier test has left
     settings.PASSWORD_HASHERS = [
         "django.contrib.auth.hashers.MD5PasswordHasher",
         "django.contrib.auth.hashers.Argon2PasswordHasher",

@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
@@ -69,7 +70,7 @@ def person_invite(request: HttpRequest, membership: Membership) -> HttpResponse:
     shown = {
         "link": link,
         "title": _("Invite link for: %(who)s") % {"who": invite.note or invite.get_role_display()},
-        "hint": _("Works once, until %(day)s.") % {"day": f"{invite.expires_at:%d %B %Y}"},
+        "hint": _("Works once, until %(day)s.") % {"day": date_format(invite.expires_at)},
     }
     return _once(request, membership, shown)
 

@@ -63,6 +63,7 @@ def test_a_language_is_chosen_by_keyboard_before_and_after_sign_in(
     expect(html).to_have_attribute("lang", "de")
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate(TOO_WIDE) == []
+    assert complaints(page) == []
     page.get_by_role("button", name="English").focus()
     page.keyboard.press("Enter")
     expect(html).to_have_attribute("lang", "en")

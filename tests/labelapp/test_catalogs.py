@@ -12,6 +12,7 @@ from django.conf import settings
 
 from labelapp import catalogs, errors
 from labelapp.catalogs import Message
+from labelapp.checks import languages_are_compiled
 
 ROOT = Path(catalogs.__file__).resolve().parents[1]
 TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
@@ -159,6 +160,8 @@ def test_what_is_translated_stays_when_the_sources_change(
     ]
     assert "1 left to translate" in capsys.readouterr().out
     assert catalogs.stale() == [file]
+    (error,) = languages_are_compiled()
+    assert error.id == "labelapp.E021" and "make install" in str(error.hint)
     catalogs.compile_stale()
     assert catalogs.stale() == []
     assert polib.mofile(str(file.with_suffix(".mo")))[0].msgstr == "Geblieben"

@@ -5,15 +5,18 @@ from html.parser import HTMLParser
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.template.defaultfilters import date
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
+from django.utils.timezone import localtime
 
-from labelapp.models import Role, Round, Run, User
+from labelapp.models import Invite, Role, Round, Run, User
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.services.people import invite_create
 from labelapp.services.tokens import token_create
 from tests.factories import make_member, make_project, make_round, make_task, make_version
-from tests.labelapp.steering_cast import Cast, make_cast, signed_in, streamed
+from tests.labelapp.steering_cast import HTMX, Cast, make_cast, signed_in, streamed
 
 pytestmark = pytest.mark.django_db
 GERMAN = {"accept-language": "de-DE,de;q=0.9,en;q=0.5"}
@@ -268,6 +271,19 @@ def test_the_doors_hold_no_english() -> None:
     assert gone.status_code == 410 and english(gone.content.decode()) == []
     wrong = stranger.post(f"/invite/{token}/", {"username": "a b", "password": "1"})
     assert english(wrong.content.decode()) == []
+
+
+def test_a_date_is_written_as_its_reader_writes_it() -> None:
+    admin = make_member(make_project(), Role.ADMIN)
+    said = []
+    for client in (signed_in(admin), german(admin)):
+        shown = client.post("/p/garden/people/invite/", {"role": "labeler"}, headers=HTMX)
+        day = localtime(Invite.objects.latest("pk").expires_at)
+        said.append((shown.content.decode(), day))
+    (english_page, day), (german_page, _) = said
+    assert date(day, "N j, Y") in english_page
+    with translation.override("de"):
+        assert f"Gilt einmal, bis {date(day, 'j. F Y')}." in german_page
 
 
 @pytest.mark.slow
