@@ -122,7 +122,7 @@ def test_how_a_round_hands_its_tasks_out_is_set_on_the_form(ready: Project) -> N
     opened = Round.objects.get()
     assert (opened.order, opened.random_share, opened.quota) == ("active", 0.1, 7)
     assert (opened.extra_overlap, opened.disagreement) == (2, 0.5)
-    assert opened.kind_weights == {"demonstration": 1, "ranking": 3}
+    assert opened.kind_weights == {"demonstration": 1, "ranking": 3, "pairwise": 1}
     page = main_of(client.get("/p/garden/rounds/1/"))
     for said in ("up to 2 more", "Where judges disagree most", "at most 7 tasks"):
         assert said in page

@@ -10,7 +10,12 @@ from labelapp.selectors.registry import DRAWN_TEXT, training_view
 from labelapp.services.prompts import split_of_author
 from labelapp.services.run_leases import run_claim, run_fail, run_finish, run_heartbeat, runs_ready
 from labelapp.services.runs import run_cancel
-from labelapp.services.trainings import training_retry, training_start, training_stop
+from labelapp.services.trainings import (
+    TRAINED_ON,
+    training_retry,
+    training_start,
+    training_stop,
+)
 from labelapp.trainer_gateway import Outcome
 from tests.factories import (
     make_member,
@@ -56,7 +61,7 @@ def test_training_freezes_the_labels_and_feeds_each_stage_by_the_one_before() ->
     training = training_start(round=round_)
     runs = stages(training)
     assert set(runs) == {"text", "sft", "reward", "ppo"}
-    assert {snapshot.kind for snapshot in Snapshot.objects.all()} == set(Snapshot.Kind.values)
+    assert {each.kind for each in Snapshot.objects.all()} == set(TRAINED_ON)
 
     def fed(stage: str) -> dict[str, Any]:
         return {i.role: i.snapshot or i.version or i.source for i in runs[stage].inputs.all()}
