@@ -4,9 +4,9 @@ from collections.abc import Collection
 from typing import Any, ClassVar, cast
 
 from rest_framework.request import Request
-from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
+from labelapp.api.throttles import WindowThrottle
 from labelapp.errors import NotAllowed
 from labelapp.models import Membership, Role, User
 from labelapp.selectors.access import LiveToken, membership_get
@@ -20,7 +20,7 @@ class ProjectView(APIView):
 
     roles: ClassVar[Collection[Role] | None] = None
     token_scope: ClassVar[str | None] = None
-    throttle_classes = [ScopedRateThrottle]  # only where a view names a throttle_scope
+    throttle_classes = [WindowThrottle]
     membership: Membership
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
