@@ -94,14 +94,15 @@ def web_server(found: Site) -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, "-m", *command], cwd=ROOT, env=found.environment, start_new_session=True
     )
     try:
-        _wait_for(f"{found.url}/healthz")
+        wait_for(f"{found.url}/healthz")
         yield server
     finally:
         server.terminate()
         server.wait(timeout=30)
 
 
-def _wait_for(url: str, seconds: float = 60.0) -> None:
+def wait_for(url: str, seconds: float = 60.0) -> None:
+    """Until something answers there."""
     end = time.monotonic() + seconds
     while True:
         try:

@@ -34,26 +34,30 @@ class Job(NamedTuple):
 
 
 def trl_python(work: Path) -> Path:
-    """The interpreter of TRL's environment, which is made, some minutes, where it is not there.
+    """The interpreter of TRL's environment."""
+    return environment(work, "trl-1.12.0", TRL, hint="Measure without it: --no-peer.")
+
+
+def environment(work: Path, name: str, packages: Iterable[str], hint: str = "") -> Path:
+    """The interpreter of an environment, which is made, some minutes, where it is not there.
 
     The package index is the one that pip is set up with. SystemExit if it cannot be made.
     """
-    folder = work.resolve() / "trl-1.12.0"
+    packages = tuple(packages)
+    folder = work.resolve() / name
     python, ready = folder / "bin" / "python", folder / ".ready"
-    wanted = hashlib.sha256("\n".join(TRL).encode()).hexdigest()
+    wanted = hashlib.sha256("\n".join(packages).encode()).hexdigest()
     if ready.is_file() and ready.read_text(encoding="utf-8") == wanted:
         return python
-    print(f"Installing {', '.join(TRL)} into {folder} (some minutes, once).", file=sys.stderr)
+    print(f"Installing {', '.join(packages)} into {folder} (some minutes, once).", file=sys.stderr)
     steps = (
         [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TRL],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages],
     )
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True)
         if done.returncode != 0:
-            raise SystemExit(
-                f"{' '.join(step)} failed: {done.stderr[-2000:]}\nMeasure without it: --no-peer."
-            )
+            raise SystemExit(f"{' '.join(step)} failed: {done.stderr[-2000:]}\n{hint}".rstrip())
     ready.write_text(wanted, encoding="utf-8")
     return python
 

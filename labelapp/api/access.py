@@ -5,9 +5,9 @@ from typing import Any, ClassVar, cast
 
 from django.utils.translation import gettext as _
 from rest_framework.request import Request
-from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
+from labelapp.api.throttles import WindowThrottle
 from labelapp.errors import NotAllowed
 from labelapp.models import Membership, Role, User
 from labelapp.selectors.access import LiveToken, membership_get
@@ -21,7 +21,7 @@ class ProjectView(APIView):
 
     roles: ClassVar[Collection[Role] | None] = None
     token_scope: ClassVar[str | None] = None
-    throttle_classes = [ScopedRateThrottle]  # only where a view names a throttle_scope
+    throttle_classes = [WindowThrottle]
     membership: Membership
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
