@@ -5,6 +5,7 @@ from typing import TypedDict
 
 from labelapp.errors import BadInput
 from labelapp.models import Round, Task
+from labelapp.models.rounds import RANGES
 
 
 class Handout(TypedDict, total=False):
@@ -23,16 +24,9 @@ class Handout(TypedDict, total=False):
     stated_use_cases: Collection[str]
 
 
-RANGES: dict[str, tuple[float, float]] = {
-    "random_share": (0, 1),
-    "extra_overlap": (0, 20),
-    "disagreement": (0, 1),
-    "quota": (1, 1_000_000),
-}
-
-
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """BadInput, with the field's name, for what is outside."""
+def check_range(name: str, value: float, of: str = "") -> None:
+    """BadInput, with the field's name, for what is outside RANGES (there it may be named ``of``)."""
+    low, high = RANGES[of or name]
     if not low <= value <= high:
         raise BadInput(
             f"{name} is {value}; it must be from {low} to {high}.", fields={name: "Out of range."}
@@ -46,11 +40,11 @@ def handout_checked(handout: Handout) -> Handout:
         raise BadInput(f"There is no order {order!r}.", fields={"order": "Unknown."})
     for name, value in handout.items():
         if name in RANGES and isinstance(value, int | float):
-            check_range(name, value, *RANGES[name])
+            check_range(name, value)
     for kind, weight in handout.get("kind_weights", {}).items():
         if kind not in Task.Kind.values:
             raise BadInput(f"There are no tasks of kind {kind!r} to give a weight.")
-        check_range(f"weight_{kind}", weight, 0, 100)
+        check_range(f"weight_{kind}", weight, of="weight")
     wanted = handout.get("user_prompts_wanted", 0)
     return {
         **handout,

@@ -1,7 +1,7 @@
 """Handing in: the label and the assignment's state in one transaction; a retry is safe."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import transaction
@@ -23,10 +23,11 @@ from labelapp.services.handing_in import earlier_submit, expect_kind, hand_in
 from labelapp.services.ratings import ratings_checked, ratings_store
 
 TEXT_LIMIT = 60_000
+OfLabels = TypeVar("OfLabels", Demonstration, Ranking)
 
 
 def _hand_in(
-    model: type[Demonstration] | type[Ranking],
+    model: type[OfLabels],
     assignment: Assignment,
     active_ms: int | None,
     idle_ms: int | None,
