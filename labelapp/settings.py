@@ -159,6 +159,12 @@ LABEL_GRACE_SECONDS = env.integer(
     10,
     lowest=0,
 )
+BREAK_HINT_MINUTES = env.integer(
+    "BREAK_HINT_MINUTES",
+    "Minutes of work after which a labeler is told of a break; 0: never.",
+    50,
+    lowest=0,
+)
 RUN_LEASE_SECONDS = 30
 RUN_HEARTBEAT_SECONDS = 5
 

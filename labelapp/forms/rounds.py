@@ -1,6 +1,6 @@
 """Opening a round, starting a training."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -17,6 +17,7 @@ from labelapp.models import (
     Split,
     UseCase,
 )
+from labelapp.models.rounds import RANGES
 from labelapp.selectors.lists import prompt_counts
 from labelapp.selectors.pairs import opponents, prompts_of_pairs
 
@@ -44,41 +45,56 @@ _OPTIONAL = (
 )  # fmt: skip
 
 
+def _range(name: str) -> dict[str, Any]:
+    low, high = RANGES[name]
+    return {"min_value": low, "max_value": high}
+
+
 class RoundForm(PromptChoiceForm):
     """The next round. Its fields are the keywords of ``services.rounds.round_open``."""
 
+    RARE: ClassVar = {
+        "writing": (*PROMPTS_WANTED, "stated_use_cases", "live_prompting"),
+        "pairs": ("pairs_wanted", "opponent", "pairs_split", "reveal"),
+        "ratings": ("rating_fields", "ratings_required", "strength_asked", "write_first"),
+        "handing_out": (
+            "order", "random_share", "overlap_tasks", "extra_overlap", "disagreement",
+            "weight_demonstration", "weight_ranking", "weight_pairwise", "quota",
+        ),
+        "answers": ("temperature", "max_new_tokens"),
+    }  # fmt: skip
+    """Sections of the page that are folded while all in them is as by default."""
+
     demonstrations_wanted = forms.IntegerField(
         label=_("Demonstrations wanted"),
-        min_value=0,
-        max_value=100_000,
+        **_range("demonstrations_wanted"),
         initial=20,
         help_text=_("Tasks in which a person writes the answer."),
     )
     rankings_wanted = forms.IntegerField(
         label=_("Ranking tasks wanted"),
-        min_value=0,
-        max_value=100_000,
+        **_range("rankings_wanted"),
         initial=40,
         help_text=_("Tasks in which a person orders the model's answers."),
     )
     plain_prompts_wanted = forms.IntegerField(
         label=_("Plain prompts to write"),
-        min_value=0,
-        max_value=10_000,
+        **_range("plain_prompts_wanted"),
+        initial=0,
         required=False,
         help_text=_("Any task that comes to the labeler's mind."),
     )
     few_shot_prompts_wanted = forms.IntegerField(
         label=_("Few-shot prompts to write"),
-        min_value=0,
-        max_value=10_000,
+        **_range("few_shot_prompts_wanted"),
+        initial=0,
         required=False,
         help_text=_("An instruction with several queries and responses."),
     )
     user_prompts_wanted = forms.IntegerField(
         label=_("User-based prompts to write"),
-        min_value=0,
-        max_value=10_000,
+        **_range("user_prompts_wanted"),
+        initial=0,
         required=False,
         help_text=_("A prompt for one of the use cases below."),
     )
@@ -91,8 +107,7 @@ class RoundForm(PromptChoiceForm):
     )
     pairs_wanted = forms.IntegerField(
         label=_("Pairs to compare"),
-        min_value=0,
-        max_value=100_000,
+        **_range("pairs_wanted"),
         required=False,
         help_text=_("Tasks in which a person says which of two versions' answers is better."),
     )
@@ -117,22 +132,19 @@ class RoundForm(PromptChoiceForm):
     )
     k = forms.IntegerField(
         label=_("Answers per ranking (K)"),
-        min_value=2,
-        max_value=9,
+        **_range("k"),
         initial=4,
         help_text=_("2 to 9. Four answers give six pairs."),
     )
     overlap = forms.IntegerField(
         label=_("Labelers per ranking task"),
-        min_value=1,
-        max_value=20,
+        **_range("overlap"),
         initial=1,
         help_text=_("More than one lets you see how well people agree. Pairs too."),
     )
     overlap_tasks = forms.IntegerField(
         label=_("Ranking tasks with that overlap"),
-        min_value=0,
-        max_value=100_000,
+        **_range("overlap_tasks"),
         required=False,
         help_text=_("Left empty: all of them. The rest go to one labeler each."),
     )
@@ -152,60 +164,53 @@ class RoundForm(PromptChoiceForm):
     )
     random_share = forms.FloatField(
         label=_("Share drawn at random"),
-        min_value=0.0,
-        max_value=1.0,
+        **_range("random_share"),
         initial=0.2,
         required=False,
         help_text=_("Where disagreement orders the tasks: claims that ignore it, 0 to 1."),
     )
     quota = forms.IntegerField(
         label=_("Most tasks per labeler"),
-        min_value=1,
-        max_value=1_000_000,
+        **_range("quota"),
         required=False,
         help_text=_("Left empty: no limit."),
     )
     weight_demonstration = forms.IntegerField(
         label=_("Weight of demonstrations"),
-        min_value=0,
-        max_value=100,
+        **_range("weight"),
         initial=1,
         required=False,
         help_text=_("2 and 1: two of these for one of those. 0: only once the others are done."),
     )
     weight_ranking = forms.IntegerField(
-        label=_("Weight of rankings"), min_value=0, max_value=100, initial=1, required=False
+        label=_("Weight of rankings"), **_range("weight"), initial=1, required=False
     )
     weight_pairwise = forms.IntegerField(
-        label=_("Weight of pairs"), min_value=0, max_value=100, initial=1, required=False
+        label=_("Weight of pairs"), **_range("weight"), initial=1, required=False
     )
     extra_overlap = forms.IntegerField(
         label=_("More labelers where the first disagree"),
-        min_value=0,
-        max_value=20,
+        **_range("extra_overlap"),
         initial=0,
         required=False,
         help_text=_("At most so many more for one ranking task; 0: none."),
     )
     disagreement = forms.FloatField(
         label=_("Disagreement that asks for one more"),
-        min_value=0.0,
-        max_value=1.0,
+        **_range("disagreement"),
         initial=0.3,
         required=False,
         help_text=_("Share of pairs that two labelers order differently (Kendall), 0 to 1."),
     )
     temperature = forms.FloatField(
         label=_("Temperature"),
-        min_value=0.0,
-        max_value=2.0,
+        **_range("temperature"),
         initial=1.0,
         help_text=_("How varied the answers are. At 0 all K answers to a prompt are the same."),
     )
     max_new_tokens = forms.IntegerField(
         label=_("Longest answer, in tokens"),
-        min_value=1,
-        max_value=4096,
+        **_range("max_new_tokens"),
         initial=128,
         help_text=_("An English word is about 1.3 tokens."),
     )
@@ -246,6 +251,21 @@ class RoundForm(PromptChoiceForm):
         against = self.fields["opponent"]
         assert isinstance(against, forms.ModelChoiceField)
         against.queryset = opponents(project)
+
+    @property
+    def unfolded(self) -> list[str]:
+        """The sections of RARE that hold an error, or something that is not as by default."""
+        return [
+            section
+            for section, names in self.RARE.items()
+            if any(name in self.errors or self._changed(name) for name in names)
+        ]
+
+    def _changed(self, name: str) -> bool:
+        value = self[name].value()
+        if value in ("", None):
+            return False
+        return bool(self.fields[name].has_changed(self.base_fields[name].initial, value))
 
     def clean_stated_use_cases(self) -> list[str]:
         """One use case a line."""

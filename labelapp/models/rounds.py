@@ -15,6 +15,26 @@ from labelapp.models.rating_fields import RATING_FIELDS, RatingField
 PROMPTS_WANTED = ("plain_prompts_wanted", "few_shot_prompts_wanted", "user_prompts_wanted")
 """Fields of a round: how many prompts of each kind labelers are to write."""
 
+RANGES: dict[str, tuple[float, float]] = {
+    "demonstrations_wanted": (0, 100_000),
+    "rankings_wanted": (0, 100_000),
+    "plain_prompts_wanted": (0, 10_000),
+    "few_shot_prompts_wanted": (0, 10_000),
+    "user_prompts_wanted": (0, 10_000),
+    "pairs_wanted": (0, 100_000),
+    "k": (2, 9),
+    "temperature": (0, 2),
+    "max_new_tokens": (1, 4096),
+    "overlap": (1, 20),
+    "overlap_tasks": (0, 100_000),
+    "random_share": (0, 1),
+    "extra_overlap": (0, 20),
+    "disagreement": (0, 1),
+    "quota": (1, 1_000_000),
+    "weight": (0, 100),  # of each kind of task
+}
+"""What the numbers of a round may be: the form and the services ask here."""
+
 
 class Round(models.Model):
     """One labeling round: who answers, how, and how many labelers look at each task."""

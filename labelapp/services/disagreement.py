@@ -107,8 +107,8 @@ def tasks_compare() -> int:
                 .filter(pk=pk, compare_at=compare_at)
                 .first()
             )
-            if task is not None:  # no further ranking came meanwhile
-                _compare(task, by=compare_at)
+            if task is not None and task.compare_at:  # no further ranking came meanwhile
+                _compare(task, by=task.compare_at)
     return len(found)
 
 

@@ -7,6 +7,7 @@ from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput
 from labelapp.models import Round, Task
+from labelapp.models.rounds import RANGES
 
 
 class Handout(TypedDict, total=False):
@@ -25,16 +26,9 @@ class Handout(TypedDict, total=False):
     stated_use_cases: Collection[str]
 
 
-RANGES: dict[str, tuple[float, float]] = {
-    "random_share": (0, 1),
-    "extra_overlap": (0, 20),
-    "disagreement": (0, 1),
-    "quota": (1, 1_000_000),
-}
-
-
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """BadInput, with the field's name, for what is outside."""
+def check_range(name: str, value: float, of: str = "") -> None:
+    """BadInput, with the field's name, for what is outside RANGES (there it may be named ``of``)."""
+    low, high = RANGES[of or name]
     if not low <= value <= high:
         raise BadInput(
             _("%(name)s is %(value)s; it must be from %(low)s to %(high)s.")
@@ -53,13 +47,13 @@ def handout_checked(handout: Handout) -> Handout:
         )
     for name, value in handout.items():
         if name in RANGES and isinstance(value, int | float):
-            check_range(name, value, *RANGES[name])
+            check_range(name, value)
     for kind, weight in handout.get("kind_weights", {}).items():
         if kind not in Task.Kind.values:
             raise BadInput(
                 _("There are no tasks of kind %(kind)s to give a weight.") % {"kind": repr(kind)}
             )
-        check_range(f"weight_{kind}", weight, 0, 100)
+        check_range(f"weight_{kind}", weight, of="weight")
     wanted = handout.get("user_prompts_wanted", 0)
     return {
         **handout,

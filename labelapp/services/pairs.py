@@ -2,12 +2,12 @@
 
 from typing import TypedDict
 
+from django.utils.translation import gettext as _
+
 from labelapp.errors import BadInput
 from labelapp.models import ModelVersion, Project, Split
 from labelapp.selectors.pairs import opponents
 from labelapp.services.handout import check_range
-
-PAIRS_MOST = 100_000
 
 
 class Pairs(TypedDict, total=False):
@@ -25,17 +25,21 @@ class Pairs(TypedDict, total=False):
 def pairs_checked(*, project: Project, policy: ModelVersion, pairs: Pairs) -> Pairs:
     """The same, or BadInput naming the first field that cannot stand."""
     wanted, opponent = pairs.get("pairs_wanted", 0), pairs.get("opponent")
-    check_range("pairs_wanted", wanted, 0, PAIRS_MOST)
+    check_range("pairs_wanted", wanted)
     if pairs.get("pairs_split", Split.TEST) not in Split.values:
-        raise BadInput("There is no such split.", fields={"pairs_split": "Unknown."})
+        raise BadInput(_("There is no such split."), fields={"pairs_split": _("Unknown.")})
     if wanted and opponent is None:
         raise BadInput(
-            f"Choose the version that {policy} is compared with.", fields={"opponent": "Missing."}
+            _("Choose the version that %(policy)s is compared with.") % {"policy": policy},
+            fields={"opponent": _("Missing.")},
         )
     if opponent is not None and not opponents(project).filter(pk=opponent.pk).exists():
         raise BadInput(
-            f"{policy} can be compared with another policy of this project that is not refused;"
-            f" {opponent} is none.",
-            fields={"opponent": "Cannot be compared."},
+            _(
+                "%(policy)s can be compared with another policy of this project that is not refused;"
+                " %(opponent)s is none."
+            )
+            % {"policy": policy, "opponent": opponent},
+            fields={"opponent": _("Cannot be compared.")},
         )
     return pairs

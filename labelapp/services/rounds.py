@@ -181,10 +181,16 @@ def round_open(
 
     Prompts are drawn by ``seed`` (default: the round's number) from the train and valid splits.
     """
-    check_range("k", k, 2, 9)
-    check_range("temperature", temperature, 0, 2)
-    check_range("max_new_tokens", max_new_tokens, 1, 4096)
-    check_range("overlap", overlap, 1, 20)
+    numbers = {
+        "demonstrations_wanted": demonstrations_wanted,
+        "rankings_wanted": rankings_wanted,
+        "k": k,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+        "overlap": overlap,
+    }
+    for name, value in numbers.items():
+        check_range(name, value)
     chosen = _choices_checked(choices)
     undos_wait(project.pk)  # of written prompts: what is drawn below stays
     locked = Project.objects.select_for_update().get(pk=project.pk)

@@ -150,6 +150,7 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "scale": range(LOWEST, HIGHEST + 1),
         "flags": flags_asked(seen.rating_fields),
         "strengths": strength_steps(),
+        "break_minutes": settings.BREAK_HINT_MINUTES,
     }
     own_first = seen.kind == Task.Kind.RANKING and seen.step == "write"
     kind = Task.Kind.DEMONSTRATION if own_first else Task.Kind(seen.kind)

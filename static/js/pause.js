@@ -1,13 +1,13 @@
-/** A pause covers the page and stops the clock; after fifty minutes of work a break is hinted at. */
+/** A pause covers the page and stops the clock; after some time of work a break is hinted at. */
 
 import { keysListen } from "./keys.js";
 
-const HINT_AFTER = 50 * 60_000;
 const BREAK = 5 * 60_000; // so long away from work is a break
 const KEY = "labelapp:worked";
 
 const dialog = document.getElementById("pause");
 const hint = document.getElementById("break-hint");
+const hintAfter = Number(hint.dataset.minutes) * 60_000; // 0: never
 
 function worked() {
   try {
@@ -40,7 +40,7 @@ dialog.addEventListener("close", () => {
 document.addEventListener("worked", (event) => {
   const ms = worked() + event.detail;
   keep(ms);
-  if (ms >= HINT_AFTER) hint.hidden = false;
+  if (hintAfter && ms >= hintAfter) hint.hidden = false;
 });
 document.addEventListener("click", (event) => {
   if (event.target.closest("[data-pause]")) pause();

@@ -11,7 +11,7 @@ from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
-from labelapp.models import Invite, Membership, Prompt, Role, Run, Training
+from labelapp.models import RATING_FIELDS, Invite, Membership, Prompt, Role, Run, Training
 from labelapp.store import run_folder
 from tests.e2e.axe import complaints
 from tests.e2e.labeling import sign_in
@@ -143,6 +143,26 @@ def test_the_counts_of_a_new_round_follow_what_is_ticked(
     page.get_by_role("checkbox", name="User-based").uncheck()
     page.get_by_label("Open QA").check()
     expect(counts).to_contain_text(f"{Prompt.objects.count() - 1} prompts fit.")
+
+
+def test_what_is_folded_in_a_new_round_opens_by_keyboard_and_where_it_is_wrong(
+    page: Page, live_server: LiveServer, cast: Cast
+) -> None:
+    cast.project.rounds.update(state="closed", rating_fields=list(RATING_FIELDS))
+    page.goto(f"{live_server.url}/p/garden/rounds/new/")
+    assert page.locator("details.fold[open]").count() == 0
+    assert page.evaluate("document.documentElement.scrollHeight") < 1500
+    fold = page.locator("#fold-answers")
+    fold.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Temperature")).to_be_visible()
+    page.get_by_label("Temperature").fill("7")
+    fold.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Temperature")).to_be_hidden()
+    page.get_by_role("button", name="Open the round").click()
+    expect(page.get_by_label("Temperature")).to_be_focused()
+    expect(fold).to_have_attribute("open", "")
 
 
 def test_a_file_is_looked_at_before_it_is_added(

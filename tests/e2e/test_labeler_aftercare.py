@@ -96,6 +96,23 @@ def test_a_pause_covers_the_page_and_stops_the_clock(at_desk: Desk) -> None:
     assert assignment.state == "leased"
 
 
+def test_the_time_before_a_break_is_hinted_at_is_a_setting(
+    at_desk: Desk, settings: Settings
+) -> None:
+    at_desk.task("ranking")
+    page, hint = at_desk.page, at_desk.page.locator("#break-hint")
+    worked = "JSON.stringify({ms: 7.2e6, at: Date.now()})"
+    settings.BREAK_HINT_MINUTES = 0
+    at_desk.take()
+    page.evaluate(f"localStorage.setItem('labelapp:worked', {worked})")
+    page.wait_for_timeout(1_500)
+    expect(hint).to_be_hidden()
+    settings.BREAK_HINT_MINUTES = 90
+    page.reload()
+    expect(hint).to_contain_text("You have worked for 90 minutes.")
+    expect(hint).to_be_visible()
+
+
 def test_after_fifty_minutes_a_break_is_hinted_at_and_not_again_at_once(at_desk: Desk) -> None:
     at_desk.task("ranking")
     at_desk.take()

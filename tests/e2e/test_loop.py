@@ -100,6 +100,8 @@ def work_through(page: Page, url: str) -> None:
 
 def open_round(page: Page, url: str, demonstrations: int, rankings: int) -> None:
     page.goto(f"{url}/p/garden/rounds/new/")
+    for fold in page.locator("details.fold:not([open]) > summary").all():
+        fold.click()
     for name, value in {
         "demonstrations_wanted": demonstrations,
         "rankings_wanted": rankings,

@@ -6,10 +6,13 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.forms import IntegerField
 from django.test import Client
 from django.utils import timezone
 
+from labelapp.forms.rounds import RoundForm
 from labelapp.models import (
+    RATING_FIELDS,
     ModelVersion,
     Project,
     Round,
@@ -17,6 +20,7 @@ from labelapp.models import (
     Task,
     Training,
 )
+from labelapp.models.rounds import RANGES
 from labelapp.selectors.burndown import moments, remaining
 from labelapp.selectors.registry import DRAWN_TEXT
 from labelapp.services.prompts import split_of_author
@@ -129,6 +133,38 @@ def test_how_a_round_hands_its_tasks_out_is_set_on_the_form(ready: Project) -> N
     form = text(client.get("/p/garden/rounds/new/"))
     assert re.search(r'name="quota" value="7"', form)  # the next round starts like the last
     assert re.search(r'name="weight_ranking" value="3"', form)
+
+
+def unfolded(page: str) -> set[str]:
+    return set(re.findall(r'id="fold-(\w+)" open', page))
+
+
+def test_what_is_rarely_asked_is_folded_unless_it_says_something(ready: Project) -> None:
+    client = admin_of(ready)
+    assert unfolded(text(client.get("/p/garden/rounds/new/"))) == set()
+    defaults = round_fields(instructions=ready.instructions.get().pk) | {
+        "temperature": 1.0,
+        "max_new_tokens": 128,
+        "rating_fields": list(RATING_FIELDS),
+    }
+    for changes, found in (
+        ({"k": 1}, set()),
+        ({"k": 1, "quota": 7}, {"handing_out"}),
+        ({"k": 1, "weight_ranking": 2, "write_first": "on"}, {"handing_out", "ratings"}),
+        ({"temperature": 3}, {"answers"}),
+        ({"user_prompts_wanted": 2}, {"writing"}),
+        ({"overlap_tasks": 300}, {"handing_out"}),
+    ):
+        answer = client.post("/p/garden/rounds/new/", defaults | changes)
+        assert answer.status_code == 400, changes
+        assert unfolded(text(answer)) == found, changes
+
+
+def test_the_form_allows_what_the_service_allows() -> None:
+    for name, field in RoundForm.base_fields.items():
+        if isinstance(field, IntegerField):
+            of = "weight" if name.startswith("weight") else name
+            assert (field.min_value, field.max_value) == RANGES[of], name
 
 
 def test_a_second_open_round_is_refused_and_the_first_stays_open(ready: Project) -> None:
