@@ -4,50 +4,40 @@ The processes are real and speak gloo; one test has a launcher start them. Signa
 """
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
+from tests.trainer.children import ROOT
+from tests.trainer.resuming import (
+    assert_as_unbroken,
+    carried_out,
+    command,
+    config_file,
+    figures,
+)
 from tests.trainer.snapshots import comparison_row, write_all, write_snapshot
-from tests.trainer.test_resume import assert_as_unbroken, command, config_file, figures
 from tests.trainer.tiny import build_tiny
+from tests.trainer.two_processes import (
+    PPO,
+    assert_alike,
+    contents,
+    free_port,
+    newest,
+    run_two,
+    two,
+    weights_of,
+)
 from trainer.__main__ import main
 from trainer.distributed import dealt
 from trainer.errors import ConfigError, FolderBusy, PeerLost, Stopped
 from trainer.records import read_manifest
 from trainer.stage_io import open_run
-
-ROOT = Path(__file__).parents[2]
-
-STAGE = """
-import os, signal, sys
-import trainer.runtime
-from trainer.__main__ import leave, main
-
-rank, number, name = sys.argv.pop(1), int(sys.argv.pop(1)), sys.argv.pop(1)
-real, calls = trainer.runtime.Optimiser.step, 0
-
-def counted(*args):
-    global calls
-    calls += 1
-    if calls == number and os.environ["RANK"] == rank:
-        os.kill(os.getpid(), getattr(signal, name))
-    return real(*args)
-
-trainer.runtime.Optimiser.step = counted
-leave(main(sys.argv[1:]))
-"""
 
 COLLECTIVES = """
 import sys, torch
@@ -79,59 +69,6 @@ with distributed.joined():
         assert str(error) == "line 7 is torn"
 assert distributed.size() == 1
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def two(*arguments: str) -> list[tuple[int, str]]:
-    """Run a Python command in two processes that know each other; exit status and words of each."""
-    shared = os.environ | {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-    }
-    children = [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [child.communicate(timeout=200)[0] for child in children]
-    return [(child.returncode, words) for child, words in zip(children, said, strict=True)]
-
-
-def run_two(
-    stage: str, config: Path, *, rank: int = 1, number: int = 0, name: str = "SIGTERM"
-) -> list[int]:
-    """The stage on two processes; that ``rank`` gets a signal at its ``number``-th step."""
-    ended = two("-c", STAGE, str(rank), str(number), name, *command(stage, config))
-    for _, words in ended:
-        print(words)
-    return [status for status, _ in ended]
-
-
-PPO = {
-    "episodes": 21,
-    "batch": 7,  # minibatches of 3, 3 and 1: one process has no row of the last
-    "minibatch": 3,
-    "max_new_tokens": 8,
-    "ptx_per_episode": 0.5,
-    "ptx_tokens": 12,
-    "warmup": 2,
-    "freeze_layers": 1,
-    "ema_decay": 0.5,
-}
 
 
 @pytest.fixture(scope="module")
@@ -198,10 +135,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         "sample": drawing,
         "best": {**drawing, "reward": str(root / "reward" / "model")},
     }  # fmt: skip
-    for stage, settings in found.items():
-        assert main(command(stage, config_file(settings, root / stage))) == 0
-        settings["unbroken"] = root / stage
-    return found
+    return carried_out(found, root)
 
 
 @pytest.fixture(scope="module")
@@ -223,43 +157,6 @@ def with_dropout(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return settings | {"unbroken": root / "sft"}
 
 
-def newest(out: Path) -> dict[str, Any]:
-    """The newest checkpoint, without what belongs to one process or to the clock."""
-    path = sorted((out / "checkpoints").glob("*.pt"))[-1]
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    for name in ("meter", "random_of_others"):
-        state.pop(name, None)
-    return {"path": path.name, **state}
-
-
-def assert_alike(a: Any, b: Any, where: str = "") -> None:
-    """Equal but for the rounding of sums."""
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for name in a:
-            assert_alike(a[name], b[name], f"{where}.{name}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, pair in enumerate(zip(a, b, strict=True)):
-            assert_alike(*pair, f"{where}[{i}]")
-    elif isinstance(a, Tensor):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=lambda m: f"{where}: {m}")
-    elif isinstance(a, float):
-        assert a == pytest.approx(b, abs=1e-5, rel=1e-4, nan_ok=True), where
-    else:
-        assert a == b, where
-
-
-def weights_of(out: Path) -> dict[str, Tensor]:
-    return load_file(out / "model" / "model.safetensors")
-
-
-def contents(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    paths = [path for name in names for path in sorted(folder.rglob(name))]
-    return {str(path.relative_to(folder)): path.read_text() for path in paths}
-
-
 # ---- the parts ------------------------------------------------------------------------------------
 
 
@@ -272,7 +169,7 @@ def test_rows_are_dealt_evenly_and_each_once() -> None:
 
 @pytest.mark.slow
 def test_two_processes_add_up_and_agree() -> None:
-    for status, words in two("-c", COLLECTIVES):
+    for status, words in two(COLLECTIVES):
         assert status == 0, words
 
 

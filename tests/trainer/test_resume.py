@@ -4,49 +4,29 @@ Each stage runs through its command line. The signals are real, sent by the proc
 an exact place; what is killed is a child, what goes on or is asked to stop runs in this process.
 """
 
-import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.trainer.resuming import (
+    assert_as_unbroken,
+    assert_goes_on_after_a_kill,
+    carried_out,
+    command,
+    config_file,
+)
 from tests.trainer.snapshots import write_all
 from tests.trainer.tiny import build_tiny
 from trainer import rollout
 from trainer.__main__ import main
 from trainer.errors import Stopped
-from trainer.records import read_manifest
 from trainer.runtime import Optimiser
 
 pytestmark = pytest.mark.slow
-
-KILLED = """
-import os, signal, sys
-import trainer.runtime
-from trainer.__main__ import main
-
-place, number = sys.argv.pop(1), int(sys.argv.pop(1))
-owner, name = {
-    "step": (trainer.runtime.Optimiser, "step"), "rename": (trainer.runtime.os, "replace")
-}[place]
-real, calls = getattr(owner, name), 0
-
-def counted(*args, **kwargs):
-    global calls
-    if place != "rename" or str(args[1]).endswith(".pt"):
-        calls += 1
-        if calls == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-
-setattr(owner, name, counted)
-sys.exit(main(sys.argv[1:]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -102,55 +82,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
             "ema_decay": 0.5,
         },
     }
-    for stage, settings in found.items():
-        assert main(command(stage, config_file(settings, root / stage))) == 0
-        settings["unbroken"] = root / stage
-    return found
-
-
-def config_file(settings: dict[str, Any], out: Path) -> Path:
-    out.mkdir(exist_ok=True)
-    plain = {k: v for k, v in settings.items() if k != "unbroken"} | {"out": str(out)}
-    path = out / "config.json"
-    path.write_text(json.dumps(plain))
-    return path
-
-
-def command(stage: str, config: Path) -> list[str]:
-    """The stage is the first word of its name here."""
-    return [stage.split()[0], "--config", str(config)]
-
-
-def run_killed(stage: str, config: Path, place: str, number: int) -> int:
-    """Run a child that kills itself at the ``number``-th visit of ``place``; its exit status."""
-    return subprocess.run(
-        [sys.executable, "-c", KILLED, place, str(number), *command(stage, config)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=240,
-    ).returncode
-
-
-def weights(out: Path) -> str:
-    return hashlib.sha256((out / "model" / "model.safetensors").read_bytes()).hexdigest()
-
-
-def figures(out: Path) -> list[dict[str, Any]]:
-    """Logged lines without what depends on the clock."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    clock = {"tokens_per_second", "episodes_per_second"}
-    return [
-        {"step": line["step"]} | {k: v for k, v in line["values"].items() if k not in clock}
-        for line in lines
-    ]
-
-
-def assert_as_unbroken(out: Path, unbroken: Path) -> None:
-    assert weights(out) == weights(unbroken)
-    assert figures(out) == figures(unbroken)
-    assert read_manifest(out, verify=True).files == read_manifest(unbroken).files
-    assert read_manifest(out).metrics["tokens"] == read_manifest(unbroken).metrics["tokens"]
+    return carried_out(found, root)
 
 
 @pytest.mark.parametrize(
@@ -175,12 +107,7 @@ def assert_as_unbroken(out: Path, unbroken: Path) -> None:
 def test_two_steps_a_kill_and_two_steps_are_four_steps(
     stages: dict[str, dict[str, Any]], tmp_path: Path, stage: str, place: str, number: int
 ) -> None:
-    out = tmp_path / stage
-    config = config_file(stages[stage], out)
-    assert run_killed(stage, config, place, number) == -signal.SIGKILL
-    assert not (out / "manifest.json").exists()
-    assert main(command(stage, config)) == 0
-    assert_as_unbroken(out, stages[stage]["unbroken"])
+    assert_goes_on_after_a_kill(stages[stage], stage, tmp_path / stage, place, number)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 """With LoRA too, a run that was killed ends in exactly the weights of an unbroken one."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.trainer.resuming import assert_goes_on_after_a_kill, carried_out
 from tests.trainer.snapshots import write_all
-from tests.trainer.test_resume import assert_as_unbroken, command, config_file, run_killed
 from tests.trainer.tiny import build_tiny
-from trainer.__main__ import main
 
 pytestmark = pytest.mark.slow
 
@@ -57,10 +55,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
             "ema_decay": 0.5,
         },
     }
-    for stage, settings in found.items():
-        assert main(command(stage, config_file(settings, root / stage))) == 0
-        settings["unbroken"] = root / stage
-    return found
+    return carried_out(found, root)
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
@@ -68,10 +63,6 @@ def test_two_steps_a_kill_and_two_steps_are_four_steps(
     stages: dict[str, dict[str, Any]], tmp_path: Path, stage: str
 ) -> None:
     out = tmp_path / stage
-    config = config_file(stages[stage], out)
-    assert run_killed(stage, config, "step", 3) == -signal.SIGKILL
-    assert len(list((out / "checkpoints").glob("*.pt"))) == 1
-    assert main(command(stage, config)) == 0
-    assert_as_unbroken(out, stages[stage]["unbroken"])
+    assert_goes_on_after_a_kill(stages[stage], stage, out, "step", 3, checkpoints=1)
     name = "adapter/adapter_model.safetensors"
     assert (out / name).read_bytes() == (stages[stage]["unbroken"] / name).read_bytes()

@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainer.resuming import (
+    assert_as_unbroken,
+    assert_goes_on_after_a_kill,
+    config_file,
+    figures,
+)
 from tests.trainer.snapshots import write_all
 from tests.trainer.test_ppo import reward_model
-from tests.trainer.test_resume import assert_as_unbroken, config_file, figures, run_killed
 from tests.trainer.tiny import build_tiny
 from trainer import rollout
 from trainer.__main__ import main
@@ -87,12 +92,8 @@ def test_the_unbroken_run_has_what_is_to_be_resumed(runs: dict[str, dict[str, An
 def test_a_killed_run_ends_as_an_unbroken_one(
     runs: dict[str, dict[str, Any]], tmp_path: Path, name: str, place: str
 ) -> None:
-    config = config_file(runs[name], tmp_path / "run")
     number = {"step": 5, "rename": 2}[place]  # after the checkpoint of a first rollout batch
-    assert run_killed("ppo", config, place, number) == -signal.SIGKILL
-    assert len(list((tmp_path / "run" / "checkpoints").glob("*.pt"))) == 1
-    assert main(["ppo", "--config", str(config)]) == 0
-    assert_as_unbroken(tmp_path / "run", runs[name]["unbroken"])
+    assert_goes_on_after_a_kill(runs[name], "ppo", tmp_path / "run", place, number, checkpoints=1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import tensor
 
-from tests.trainer import test_resume as resume
+from tests.trainer import resuming as resume
 from tests.trainer.snapshots import comparison_row, write_all, write_snapshot
 from tests.trainer.tiny import build_tiny
 from tests.trainer.tiny_bert import build_encoder
@@ -34,6 +34,7 @@ from trainer.reward_report import (
     report,
     wilson,
 )
+from trainer.runtime import Optimiser
 from trainer.stage_io import open_run
 from trainer.text import Codec
 
@@ -359,7 +360,7 @@ def test_a_killed_run_ends_in_the_weights_and_the_report_of_an_unbroken_one(
 def test_a_run_asked_to_stop_in_a_fold_goes_on_in_it(
     ways: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = resume.Optimiser.step, 0
+    real, calls = Optimiser.step, 0
 
     def counted(self: Any, factor: float) -> list[float]:
         nonlocal calls
@@ -368,7 +369,7 @@ def test_a_run_asked_to_stop_in_a_fold_goes_on_in_it(
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, factor)
 
-    monkeypatch.setattr(resume.Optimiser, "step", counted)
+    monkeypatch.setattr(Optimiser, "step", counted)
     out = tmp_path / "folds"
     config = resume.config_file(ways["folds"], out)
     assert main(["reward", "--config", str(config)]) == Stopped.exit_code

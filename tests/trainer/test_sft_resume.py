@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.trainer.resuming import (
+    assert_as_unbroken,
+    assert_goes_on_after_a_kill,
+    config_file,
+)
 from tests.trainer.sft_cast import build_reward
 from tests.trainer.snapshots import demonstration_row, write_snapshot
-from tests.trainer.test_resume import assert_as_unbroken, config_file, run_killed
 from tests.trainer.tiny import build_tiny
 from trainer import judge
 from trainer.__main__ import main
@@ -59,11 +63,7 @@ def test_a_killed_run_keeps_the_best_weights_of_before(
     sft: dict[str, Any], tmp_path: Path, place: str, number: int
 ) -> None:
     out = tmp_path / "run"
-    config = config_file(sft, out)
-    assert run_killed("sft", config, place, number) == -signal.SIGKILL
-    assert not (out / "manifest.json").exists()
-    assert main(["sft", "--config", str(config)]) == 0
-    assert_as_unbroken(out, sft["unbroken"])
+    assert_goes_on_after_a_kill(sft, "sft", out, place, number)
     assert best(out) == best(sft["unbroken"])
 
 

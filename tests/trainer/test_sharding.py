@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.trainer.children import ROOT
+from tests.trainer.resuming import assert_as_unbroken, carried_out, command, config_file, figures
 from tests.trainer.snapshots import write_all
-from tests.trainer.test_distributed import (
+from tests.trainer.tiny import build_tiny
+from tests.trainer.two_processes import (
     PPO,
-    ROOT,
     assert_alike,
     free_port,
     newest,
@@ -22,8 +24,6 @@ from tests.trainer.test_distributed import (
     two,
     weights_of,
 )
-from tests.trainer.test_resume import assert_as_unbroken, command, config_file, figures
-from tests.trainer.tiny import build_tiny
 from trainer.__main__ import main
 from trainer.config import config_from_plain
 from trainer.errors import ConfigError, PeerLost, Stopped
@@ -156,10 +156,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         },
         "sft judged": {**sft, "reward": str(root / "reward" / "model"), "eval_new_tokens": 8},
     }
-    for stage, settings in found.items():
-        assert main(command(stage, config_file(settings, root / stage))) == 0
-        settings["unbroken"] = root / stage
-    return found
+    return carried_out(found, root)
 
 
 @pytest.mark.slow
@@ -167,7 +164,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 def test_each_process_holds_its_share_and_the_sum_of_the_gradients(
     tmp_path: Path, arch: Any
 ) -> None:
-    ended = two("-c", SHARES, str(build_tiny(tmp_path, arch)), arch)
+    ended = two(SHARES, str(build_tiny(tmp_path, arch)), arch)
     assert [status for status, _ in ended] == [0, 0], "\n".join(words for _, words in ended)
 
 

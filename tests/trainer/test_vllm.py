@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainer.resuming import assert_as_unbroken, config_file, figures, run_killed
 from tests.trainer.snapshots import write_all
 from tests.trainer.test_ppo import Scene, reward_model, settings, train
-from tests.trainer.test_resume import assert_as_unbroken, config_file, figures, run_killed
 from tests.trainer.vllm_server import TinyVLLM
 from trainer import ppo
 from trainer.__main__ import main

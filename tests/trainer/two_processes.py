@@ -1,0 +1,111 @@
+"""A stage on two processes that speak gloo, and the comparison of what it made with another run's."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.trainer.children import own_threads, run_children
+from tests.trainer.resuming import command
+
+STAGE = """
+import os, signal, sys
+import trainer.runtime
+from trainer.__main__ import leave, main
+
+rank, number, name = sys.argv.pop(1), int(sys.argv.pop(1)), sys.argv.pop(1)
+real, calls = trainer.runtime.Optimiser.step, 0
+
+def counted(*args):
+    global calls
+    calls += 1
+    if calls == number and os.environ["RANK"] == rank:
+        os.kill(os.getpid(), getattr(signal, name))
+    return real(*args)
+
+trainer.runtime.Optimiser.step = counted
+leave(main(sys.argv[1:]))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def two(script: str, *arguments: str) -> list[tuple[int, str]]:
+    """Run a script in two processes that know each other; exit status and words of each."""
+    shared = own_threads() | {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    each = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    return run_children(script, arguments, each)
+
+
+def run_two(
+    stage: str, config: Path, *, rank: int = 1, number: int = 0, name: str = "SIGTERM"
+) -> list[int]:
+    """The stage on two processes; that ``rank`` gets a signal at its ``number``-th step."""
+    ended = two(STAGE, str(rank), str(number), name, *command(stage, config))
+    for _, words in ended:
+        print(words)
+    return [status for status, _ in ended]
+
+
+PPO = {
+    "episodes": 21,
+    "batch": 7,  # minibatches of 3, 3 and 1: one process has no row of the last
+    "minibatch": 3,
+    "max_new_tokens": 8,
+    "ptx_per_episode": 0.5,
+    "ptx_tokens": 12,
+    "warmup": 2,
+    "freeze_layers": 1,
+    "ema_decay": 0.5,
+}
+
+
+def newest(out: Path) -> dict[str, Any]:
+    """The newest checkpoint, without what belongs to one process or to the clock."""
+    path = sorted((out / "checkpoints").glob("*.pt"))[-1]
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    for name in ("meter", "random_of_others"):
+        state.pop(name, None)
+    return {"path": path.name, **state}
+
+
+def assert_alike(a: Any, b: Any, where: str = "") -> None:
+    """Equal but for the rounding of sums."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for name in a:
+            assert_alike(a[name], b[name], f"{where}.{name}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_alike(*pair, f"{where}[{i}]")
+    elif isinstance(a, Tensor):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4, msg=lambda m: f"{where}: {m}")
+    elif isinstance(a, float):
+        assert a == pytest.approx(b, abs=1e-5, rel=1e-4, nan_ok=True), where
+    else:
+        assert a == b, where
+
+
+def weights_of(out: Path) -> dict[str, Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def contents(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    paths = [path for name in names for path in sorted(folder.rglob(name))]
+    return {str(path.relative_to(folder)): path.read_text() for path in paths}
