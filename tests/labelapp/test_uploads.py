@@ -64,7 +64,7 @@ def test_duplicates_in_the_file_and_in_the_project_are_shown_as_such() -> None:
 def test_a_file_is_added_once() -> None:
     upload = preview(lines({"text": "Name three rivers."}))
     upload_apply(upload=upload)
-    with pytest.raises(StateConflict, match="added"):
+    with pytest.raises(StateConflict, match="before: Added"):
         upload_apply(upload=upload)
 
 

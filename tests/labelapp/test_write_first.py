@@ -124,7 +124,7 @@ def test_without_the_setting_a_ranking_takes_no_text(claimed: Assignment, labele
     Round.objects.update(write_first=False)
     with pytest.raises(BadInput, match="not for a text"):
         own(claimed, labeler)
-    with pytest.raises(BadInput, match="is a ranking"):
+    with pytest.raises(BadInput, match="Ranking, not Demonstration"):
         demonstration_submit(
             assignment_id=claimed.pk, labeler=labeler, text="Hm.", client_id=client_id()
         )

@@ -198,7 +198,7 @@ def test_a_text_or_a_ranking_is_not_taken_for_a_prompt(project: Project, labeler
         project=project, labeler=make_member(project), kind="demonstration"
     )
     assert taken is not None
-    with pytest.raises(BadInput, match="not a prompt"):
+    with pytest.raises(BadInput, match="not Prompt to write"):
         handed_in(taken, PLAIN)
 
 
