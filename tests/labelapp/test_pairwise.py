@@ -188,7 +188,7 @@ def test_what_cannot_be_compared_is_refused_with_its_field(
     project = make_project()
     make_prompts(project, 2)
     make_round(project, state="closed")
-    versions = {
+    versions: dict[Any, Any] = {
         None: None,
         "current": project.versions.get(state="current"),
         "refused": make_version(project, state="refused"),
