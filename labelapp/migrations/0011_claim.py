@@ -52,7 +52,8 @@ NEXT_TASK = """
 -- The next task of one kind with a free place for the labeler, its row locked; null: none is left.
 -- Every look is bounded. A task that another claim holds is passed over; only when nothing else is
 -- left is it waited for. ``dice``: two numbers from 0 to 1, which decide in active order whether
--- any task comes, and from where on. ``in_order``: the labeler has come there by the order.
+-- any task comes, and from where on. (Not EXISTS for ``avoided``: that the planner may answer by
+-- reading all prompts first.) ``in_order``: the labeler has come there by the order.
 CREATE FUNCTION labelapp_next_task(
     round labelapp_round, of_kind text, person bigint, avoided text[], reached integer,
     dice double precision[], few integer,
@@ -73,9 +74,9 @@ BEGIN
            AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
                             WHERE mine.task_id = task.id AND mine.labeler_id = person
                               AND mine.state <> 'lapsed')
-           AND (avoided = '{}' OR NOT EXISTS (
-                   SELECT FROM labelapp_prompt
-                    WHERE id = task.prompt_id AND sensitive && avoided::varchar[]))
+           AND (avoided = '{}' OR (
+                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
+                    WHERE id = task.prompt_id) IS NOT TRUE)
          ORDER BY task.position LIMIT 1 FOR NO KEY UPDATE OF task SKIP LOCKED;
         IF next_task IS NOT NULL THEN RETURN; END IF;
     END IF;
@@ -95,9 +96,9 @@ BEGIN
            AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
                             WHERE mine.task_id = task.id AND mine.labeler_id = person
                               AND mine.state <> 'lapsed')
-           AND (avoided = '{}' OR NOT EXISTS (
-                   SELECT FROM labelapp_prompt
-                    WHERE id = task.prompt_id AND sensitive && avoided::varchar[]))
+           AND (avoided = '{}' OR (
+                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
+                    WHERE id = task.prompt_id) IS NOT TRUE)
          ORDER BY task.priority DESC, task.position LIMIT 1
            FOR NO KEY UPDATE OF task SKIP LOCKED;
         IF next_task IS NOT NULL THEN RETURN; END IF;
@@ -112,9 +113,9 @@ BEGIN
            AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
                             WHERE mine.task_id = task.id AND mine.labeler_id = person
                               AND mine.state <> 'lapsed')
-           AND (avoided = '{}' OR NOT EXISTS (
-                   SELECT FROM labelapp_prompt
-                    WHERE id = task.prompt_id AND sensitive && avoided::varchar[]))
+           AND (avoided = '{}' OR (
+                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
+                    WHERE id = task.prompt_id) IS NOT TRUE)
          ORDER BY task.position LIMIT 1 FOR NO KEY UPDATE OF task SKIP LOCKED;
         in_order := look > cardinality(starts) - 2;
         IF next_task IS NOT NULL THEN RETURN; END IF;
@@ -125,9 +126,9 @@ BEGIN
        AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
                         WHERE mine.task_id = task.id AND mine.labeler_id = person
                           AND mine.state <> 'lapsed')
-       AND (avoided = '{}' OR NOT EXISTS (
-               SELECT FROM labelapp_prompt
-                WHERE id = task.prompt_id AND sensitive && avoided::varchar[]))
+       AND (avoided = '{}' OR (
+                SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
+                WHERE id = task.prompt_id) IS NOT TRUE)
      ORDER BY task.position LIMIT 1 FOR NO KEY UPDATE OF task;
 END $$;
 """

@@ -15,11 +15,9 @@ from labelapp.models import (
     Demonstration,
     Project,
     Ranking,
-    RankingPlace,
     Task,
     User,
 )
-from labelapp.prepared import changed, execute, inserted
 from labelapp.services.assignments import active_ms_bounded, assignment_lock, idle_ms_bounded
 from labelapp.services.disagreement import ranking_compared
 from labelapp.services.handing_in import (
@@ -29,6 +27,7 @@ from labelapp.services.handing_in import (
     label_hand_in,
     of_another_task,
 )
+from labelapp.services.ranking_rows import ranking_write
 from labelapp.services.ratings import ratings_checked, ratings_store
 
 TEXT_LIMIT = 60_000
@@ -267,52 +266,13 @@ def ranking_submit(
         strength=strength,
         **label_hand_in(Ranking, assignment, active_ms, idle_ms, draft),
     )
-    places = _ranking_write(ranking, assignment, groups)
-    ratings_store(places, said)
-    if ranking.version == 1:
-        ranking_compared(ranking, assignment.task)
-    return ranking
-
-
-def _ranking_write(
-    ranking: Ranking, assignment: Assignment, groups: list[list[str]]
-) -> list[RankingPlace]:
-    """The assignment as it was closed, the ranking and its places, in one statement."""
-    group_of = {letter: i for i, group in enumerate(groups) for letter in group}
-    samples = assignment.shown_order
-    placed = [group_of.get(LETTERS[shown]) for shown in range(len(samples))]
-    closed, written = changed(assignment, CLOSED), inserted(ranking)
-    statement = _RANKING_WRITE.format(
-        changes=", ".join(f'"{column}" = %s' for column in closed),
-        columns=", ".join(f'"{column}"' for column in written),
-        values=", ".join(["%s"] * len(written)),
-    )
-    values = (
-        *(*closed.values(), assignment.pk, *written.values()),
-        *(samples, placed, list(range(len(samples)))),
-    )
     try:
-        with execute(statement, values) as cursor:
-            rows = cursor.fetchall()
+        places = ranking_write(ranking, groups, CLOSED)
     except IntegrityError as error:
         if "client_id" in str(error):
             raise of_another_task() from None
         raise
-    ranking.pk = rows[0][1]
-    ranking._state.adding = False
-    return [
-        RankingPlace(
-            id=pk, ranking=ranking, sample_id=samples[shown], group=placed[shown], shown=shown
-        )
-        for pk, _, shown in rows
-    ]
-
-
-_RANKING_WRITE = """
-WITH closed AS (UPDATE labelapp_assignment SET {changes} WHERE id = %s),
-     written AS (INSERT INTO labelapp_ranking ({columns}) VALUES ({values}) RETURNING id)
-INSERT INTO labelapp_rankingplace (ranking_id, sample_id, "group", shown)
-SELECT written.id, place.* FROM written,
-       unnest(%s::bigint[], %s::smallint[], %s::smallint[]) AS place
-RETURNING id, ranking_id, shown
-"""
+    ratings_store(places, said)
+    if ranking.version == 1:
+        ranking_compared(ranking, assignment.task)
+    return ranking
