@@ -70,7 +70,7 @@ def _text(plain: dict[str, Any], name: str, *, required: bool = True, limit: int
     if not isinstance(value, str):
         raise BadInput(f"{name} must be text.", fields={name: "Not text."})
     value = value.strip()
-    if len(value) > limit or "\x00" in value:
+    if len(value) > limit or "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
         raise BadInput(
             f"{name} must be text of at most {limit:,} characters.", fields={name: "Too long."}
         )
