@@ -328,7 +328,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["labelapp.api.parsers.StorableJSONParser"],
     "EXCEPTION_HANDLER": "labelapp.api.exceptions.handler",
     "NUM_PROXIES": 1 if TRUST_PROXY_TLS else 0,
     "DEFAULT_THROTTLE_RATES": {

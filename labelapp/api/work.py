@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -41,6 +42,7 @@ class DraftInput(serializers.Serializer[Any]):
     draft = serializers.DictField()
     active_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
     idle_ms = serializers.IntegerField(min_value=0, max_value=TIME_MS_LIMIT, required=False)
+    over = serializers.CharField(max_length=100, required=False, allow_null=True)
 
 
 class SkipInput(serializers.Serializer[Any]):
@@ -143,7 +145,7 @@ class HeartbeatView(LabelerView):
         held = assignment_heartbeat(
             assignment_id=self.own(assignment_id).pk, labeler=self.labeler, **data
         )
-        return Response({"lease_until": held.lease_until})
+        return Response({"lease_until": held.lease_until, "now": timezone.now()})
 
 
 class SkipView(LabelerView):

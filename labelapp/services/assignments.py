@@ -155,6 +155,16 @@ def draft_checked(draft: dict[str, Any]) -> dict[str, Any]:
     return draft
 
 
+def _expect_own_window(kept: object, sent: object, over: str | None) -> None:
+    """Two windows of one task must not write over each other unseen."""
+    if not isinstance(kept, str) or not isinstance(sent, str) or kept == over:
+        return
+    if kept.rpartition(":")[0] != sent.rpartition(":")[0]:
+        raise StateConflict(
+            "You went on with this task in another window; reload this one to go on from there."
+        )
+
+
 @transaction.atomic
 def assignment_draft_save(
     *,
@@ -164,13 +174,19 @@ def assignment_draft_save(
     active_ms: int | None = None,
     token: UUID | None = None,
     idle_ms: int | None = None,
+    over: str | None = None,
 ) -> Assignment:
-    """Keep what was typed or placed so far. Kept for lapsed assignments too: nothing is lost."""
+    """Keep what was typed or placed so far. Kept for lapsed assignments too: nothing is lost.
+
+    A draft with a ``stamp`` ("window:number") is of a page. It is refused where another window
+    has written since the one that this page began with, whose stamp is ``over``.
+    """
     draft_checked(draft)
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
     _expect_token(assignment, token)
     if not assignment.writable:
         raise StateConflict(_("This task was already handed in; its draft is closed."))
+    _expect_own_window(assignment.draft.get("stamp"), draft.get("stamp"), over)
     assignment.draft = draft
     assignment.draft_saved_at = timezone.now()
     assignment.active_ms = active_ms_bounded(assignment, active_ms)

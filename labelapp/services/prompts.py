@@ -72,7 +72,7 @@ def _text(plain: dict[str, Any], name: str, *, required: bool = True, limit: int
     if not isinstance(value, str):
         raise BadInput(_("%(name)s must be text.") % {"name": name}, fields={name: _("Not text.")})
     value = value.strip()
-    if len(value) > limit or "\x00" in value:
+    if len(value) > limit or "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
         raise BadInput(
             _("%(name)s must be text of at most %(limit)s characters.")
             % {"name": name, "limit": number_format(limit, force_grouping=True)},

@@ -3,7 +3,8 @@
  * down), the lease and its heartbeat, active time, submit and skip.
  */
 
-import { send } from "./api.js";
+import { csrfToken, newId, send } from "./api.js";
+import { Kept, ServerClock, windowOf } from "./kept.js";
 
 const SAVE_AFTER = 600; // ms without typing
 const SAVE_WITHIN = 1_000; // however long one types without a pause
@@ -14,6 +15,7 @@ const LONGEST_IDLE = 24 * 3600_000; // a page left open counts no further
 const GONE_AFTER = 15 * 60_000; // after that, the lease is left to lapse
 const PAUSED_AFTER = 60 * 60_000; // a pause holds the task so long
 const WARN_BEFORE = 5 * 60_000; // a lapse is announced so long before
+const SLEPT = 10_000; // a device's clock that leaps so far has slept, or was set
 
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 
@@ -26,15 +28,17 @@ export class AssignmentPage {
     this.words = read("wording");
     this.draftRead = draftRead;
     this.draftWrite = draftWrite;
-    this.key = `labelapp:draft:${this.data.id}`;
+    this.kept = new Kept(`labelapp:draft:${this.data.id}`);
     // a draft of the server's without one was handed in and opened again: this will be another submit
-    const kept = this.data.draft_saved_at ? undefined : this.#kept()?.draft?.client_id;
-    this.clientId = this.data.draft.client_id ?? kept ?? crypto.randomUUID();
-    this.skew = Date.parse(this.data.now) - Date.now();
+    const kept = this.data.draft_saved_at ? undefined : this.kept.read()?.draft?.client_id;
+    this.clientId = this.data.draft.client_id ?? kept ?? newId();
+    this.window = newId();
+    this.over = this.data.draft.stamp ?? this.data.draft_saved_at; // the draft that this page begins with
+    this.clock = new ServerClock(Date.parse(this.data.now));
     this.leaseUntil = Date.parse(this.data.lease_until);
     this.activeMs = this.data.active_ms;
     this.idleMs = this.data.idle_ms;
-    this.lastSign = Date.now();
+    this.lastSign = performance.now();
     this.revision = 0;
     this.savedRevision = 0;
     this.timer = null;
@@ -51,12 +55,14 @@ export class AssignmentPage {
     addEventListener("online", () => this.#saveNow());
     addEventListener("offline", () => this.#say("offline", this.words.offline));
     addEventListener("pagehide", () => this.#saveLeaving());
+    addEventListener("submit", (event) => this.#tokenRenew(event.target));
+    addEventListener("pageshow", (event) => event.persisted && location.reload()); // back to what was
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) this.#saveLeaving();
       else this.#beat();
     });
     for (const kind of ["keydown", "pointerdown", "pointermove", "wheel", "touchstart"]) {
-      addEventListener(kind, () => (this.lastSign = Date.now()), { passive: true });
+      addEventListener(kind, () => (this.lastSign = performance.now()), { passive: true });
     }
     this.#beat();
   }
@@ -68,8 +74,8 @@ export class AssignmentPage {
     this.#keep();
     this.#say("saving", this.words.saving);
     clearTimeout(this.timer);
-    this.unsavedSince ??= Date.now();
-    const wait = Math.min(SAVE_AFTER, this.unsavedSince + SAVE_WITHIN - Date.now());
+    this.unsavedSince ??= performance.now();
+    const wait = Math.min(SAVE_AFTER, this.unsavedSince + SAVE_WITHIN - performance.now());
     this.timer = setTimeout(() => this.#saveNow(), Math.max(wait, 0));
   }
 
@@ -115,10 +121,17 @@ export class AssignmentPage {
   }
 
   #next(after) {
-    localStorage.removeItem(this.key);
+    this.kept.forget(this.window);
     const form = document.getElementById("next-form");
     form.elements.after.value = after;
+    this.#tokenRenew(form);
     form.submit();
+  }
+
+  /** The page's own forms may be older than the last signing in. */
+  #tokenRenew(form) {
+    const field = form.elements.csrfmiddlewaretoken;
+    if (field) field.value = csrfToken(this.data.csrf_cookie);
   }
 
   #refused(error) {
@@ -145,30 +158,22 @@ export class AssignmentPage {
   // --- the draft
 
   #draft() {
-    return { ...this.draftRead(), client_id: this.clientId };
-  }
-
-  #kept() {
-    try {
-      return JSON.parse(localStorage.getItem(this.key));
-    } catch {
-      return null;
-    }
+    return { ...this.draftRead(), client_id: this.clientId, stamp: `${this.window}:${this.revision}` };
   }
 
   #keep() {
-    try {
-      const at = Date.now() + this.skew;
-      localStorage.setItem(this.key, JSON.stringify({ draft: this.#draft(), at, activeMs: this.activeMs, idleMs: this.idleMs }));
-    } catch {
-      /* storage full or forbidden: the server still has it */
-    }
+    const { activeMs, idleMs, over } = this;
+    this.kept.write({ draft: this.#draft(), over, at: this.clock.now(), activeMs, idleMs });
   }
 
   #draftRestore() {
-    const kept = this.#kept();
+    const kept = this.kept.read();
     const savedAt = this.data.draft_saved_at ? Date.parse(this.data.draft_saved_at) : 0;
-    if (kept && kept.at >= savedAt) {
+    const theirs = this.over;
+    if (kept?.draft && (kept.over === theirs || windowOf(kept.draft.stamp) === windowOf(theirs))) {
+      const stamp = kept.draft.stamp ?? "";
+      this.window = windowOf(stamp) || this.window; // this window goes on where that one ended
+      this.revision = Number(stamp.slice(stamp.lastIndexOf(":") + 1)) || 0;
       this.draftWrite(kept.draft);
       this.activeMs = Math.max(this.activeMs, kept.activeMs ?? 0);
       this.idleMs = Math.max(this.idleMs, kept.idleMs ?? 0);
@@ -179,7 +184,7 @@ export class AssignmentPage {
     if (savedAt) this.#saidSaved(savedAt);
     else this.#say("", this.words.nothing_yet);
     if (kept) {
-      this.#tell("", fill(this.words.other_copy, { time: this.#clock(kept.at) }), {
+      this.#tell("", fill(this.words.other_copy, { time: this.clock.shown(kept.at) }), {
         action: "other-copy",
         then: () => {
           this.draftWrite(kept.draft);
@@ -199,9 +204,10 @@ export class AssignmentPage {
       const answer = await this.#send("PUT", "draft", this.#draftBody());
       this.savedRevision = revision;
       if (revision === this.revision) {
-        localStorage.removeItem(this.key);
+        this.kept.forget(this.window);
+        this.clock.set(Date.parse(answer.saved_at));
         this.#saidSaved(Date.parse(answer.saved_at));
-        this.#tellNothing("offline");
+        this.#tellNothing("signed-out");
       }
     } catch (error) {
       this.#saveFailed(error);
@@ -219,7 +225,7 @@ export class AssignmentPage {
       this.#say("offline", this.words.offline);
     } else if (error.signedOut) {
       this.#say("offline", this.words.offline);
-      this.#tell("warn", this.words.signed_out, { link: true });
+      this.#tell("warn", this.words.signed_out, { about: "signed-out", link: true });
     } else {
       this.#say("failed", fill(this.words.failed, { message: error.message }));
       if (error.status === 409) {
@@ -231,7 +237,7 @@ export class AssignmentPage {
   }
 
   #draftBody() {
-    return { draft: this.#draft(), token: this.data.token, ...this.#times() };
+    return { draft: this.#draft(), over: this.over, token: this.data.token, ...this.#times() };
   }
 
   #times() {
@@ -246,9 +252,14 @@ export class AssignmentPage {
   // --- time: what is counted, and how long the task is held
 
   #clocks() {
-    let before = Date.now();
+    let before = performance.now();
+    let leap = Date.now() - before;
     setInterval(() => {
-      const now = Date.now();
+      const now = performance.now();
+      if (Math.abs(Date.now() - now - leap) > SLEPT) {
+        leap = Date.now() - now;
+        this.#beat();
+      }
       const idle = now - this.lastSign > IDLE_AFTER;
       const counted = document.hidden || idle || this.#paused() ? 0 : Math.min(now - before, 2_000);
       this.activeMs += counted;
@@ -259,7 +270,7 @@ export class AssignmentPage {
     }, 1_000);
     setInterval(() => {
       const paused = this.#paused();
-      const here = !document.hidden && Date.now() - this.lastSign < GONE_AFTER;
+      const here = !document.hidden && performance.now() - this.lastSign < GONE_AFTER;
       if (paused ? paused < PAUSED_AFTER : here) this.#beat();
     }, BEAT_EVERY);
     this.#leaseWatch();
@@ -276,7 +287,9 @@ export class AssignmentPage {
     try {
       const answer = await this.#send("POST", "heartbeat", { token: this.data.token });
       this.leaseUntil = Date.parse(answer.lease_until);
+      this.clock.set(Date.parse(answer.now));
       this.#tellNothing("lease");
+      this.#tellNothing("signed-out");
       this.#leaseWatch();
     } catch (error) {
       if (error.code === "lease_expired") {
@@ -287,7 +300,7 @@ export class AssignmentPage {
         this.#busy(true);
         this.#tell("bad", error.message, { link: true });
       } else if (error.signedOut) {
-        this.#tell("warn", this.words.signed_out, { link: true });
+        this.#tell("warn", this.words.signed_out, { about: "signed-out", link: true });
       }
     }
   }
@@ -296,12 +309,12 @@ export class AssignmentPage {
     const shown = document.getElementById("active-time");
     if (shown) shown.textContent = fill(this.words.minutes, { n: Math.floor(this.activeMs / 60_000) });
     if (this.leaseUntil === null || this.closed || this.data.correcting) return;
-    const left = this.leaseUntil - (Date.now() + this.skew);
+    const left = this.leaseUntil - this.clock.now();
     const warn = Math.min(WARN_BEFORE, (this.data.lease_seconds * 1000) / 3);
     if (left <= 0) {
       this.#tell("warn", this.words.lapsed, { about: "lease", action: "keep", then: () => this.#beat() });
     } else if (left < warn) {
-      const text = fill(this.words.lapsing, { time: this.#clock(this.leaseUntil) });
+      const text = fill(this.words.lapsing, { time: this.clock.shown(this.leaseUntil) });
       this.#tell("warn", text, { about: "lease", action: "keep", then: () => this.#beat() });
       if (document.hidden) document.title = this.words.title_lapsing;
     }
@@ -309,17 +322,8 @@ export class AssignmentPage {
 
   // --- what the page says
 
-  #clock(when) {
-    const format = new Intl.DateTimeFormat(document.documentElement.lang, {
-      hour: "2-digit",
-      minute: "2-digit",
-      hourCycle: "h23",
-    });
-    return format.format(new Date(when - this.skew));
-  }
-
   #saidSaved(when) {
-    this.#say("saved", fill(this.words.saved, { time: this.#clock(when) }));
+    this.#say("saved", fill(this.words.saved, { time: this.clock.shown(when) }));
   }
 
   #say(state, text) {

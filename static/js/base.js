@@ -36,6 +36,27 @@ function timesLocalise(root = document) {
   }
 }
 
+const SCROLLS = ".read pre, .read table, .ranking-prompt, .writing-prompt";
+
+/** What scrolls by itself (long code, wide tables, a long prompt) is reached by keyboard while it does. */
+const scrollers = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const over = target.scrollWidth > target.clientWidth + 1 || target.scrollHeight > target.clientHeight + 1;
+    if (over && target.tabIndex < 0) {
+      target.dataset.reached = target.getAttribute("tabindex") ?? "";
+      target.tabIndex = 0;
+    } else if (!over && target.dataset.reached !== undefined) {
+      if (target.dataset.reached) target.setAttribute("tabindex", target.dataset.reached);
+      else target.removeAttribute("tabindex");
+      delete target.dataset.reached;
+    }
+  }
+});
+
+function scrollersReach(root = document) {
+  for (const element of root.querySelectorAll(SCROLLS)) scrollers.observe(element);
+}
+
 async function copy(button) {
   const source = document.getElementById(button.dataset.copy);
   const text = "value" in source ? source.value : source.textContent.trim();
@@ -84,4 +105,10 @@ addEventListener("pageshow", () => {
 
 for (const group of document.querySelectorAll("[data-theme-switch]")) group.hidden = false;
 timesLocalise();
-document.addEventListener("htmx:afterSwap", (event) => timesLocalise(event.target));
+scrollersReach();
+for (const shown of ["htmx:afterSwap", "shown"]) {
+  document.addEventListener(shown, (event) => {
+    timesLocalise(event.target);
+    scrollersReach(event.target);
+  });
+}

@@ -1,5 +1,7 @@
 /** The instructions: in a drawer, or on wide screens kept open beside the text, as this device remembers. */
 
+import { remember, remembered } from "./kept.js";
+
 const BESIDE = "labelapp:instructions-beside";
 const WIDE = "(min-width: 1001px)";
 
@@ -21,7 +23,7 @@ export class Instructions {
   }
 
   get beside() {
-    return this.wide.matches && localStorage.getItem(BESIDE) !== null;
+    return this.wide.matches && remembered(BESIDE);
   }
 
   /** Bring them before the reader, wherever they are. */
@@ -31,8 +33,7 @@ export class Instructions {
   }
 
   keep(beside) {
-    if (beside) localStorage.setItem(BESIDE, "yes");
-    else localStorage.removeItem(BESIDE);
+    remember(BESIDE, beside);
     this.drawer.close();
     this.#arrange();
     if (beside) this.aside.focus();

@@ -1,6 +1,6 @@
 /** The drawer "Ask or flag": questions to the admins and flags, sent without leaving the task. */
 
-import { send } from "./api.js";
+import { newId, send } from "./api.js";
 import { fill } from "./assignment.js";
 import { keysListen } from "./keys.js";
 
@@ -54,7 +54,7 @@ const ask = (method, name, body) => send(method, data.urls[name], body, { csrfCo
 
 /** Send a form's fields; the same client id until it went through, so that a retry counts once. */
 function sends(form, name, thanks) {
-  let clientId = crypto.randomUUID();
+  let clientId = newId();
   let busy = false;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -62,7 +62,7 @@ function sends(form, name, thanks) {
     busy = true;
     try {
       show(await ask("POST", name, { client_id: clientId, ...Object.fromEntries(new FormData(form)) }));
-      clientId = crypto.randomUUID();
+      clientId = newId();
       form.reset();
       tell("good", thanks);
     } catch (error) {

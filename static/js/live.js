@@ -1,5 +1,7 @@
 /** Live prompting: send the prompt, show each answer as it is written, lead to the ranking page. */
 
+import { newId } from "./api.js";
+
 const page = JSON.parse(document.getElementById("page-data").textContent);
 const words = JSON.parse(document.getElementById("wording").textContent);
 const form = document.getElementById("live-form");
@@ -42,14 +44,6 @@ function typed() {
     id: same && draft.id ? draft.id : newId(),
   };
   keep(draft);
-}
-
-function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  bytes[6] = (bytes[6] & 0x0f) | 0x40;
-  bytes[8] = (bytes[8] & 0x3f) | 0x80;
-  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 function busy(is) {

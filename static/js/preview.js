@@ -1,6 +1,7 @@
 /** What is written, as it will look (rendered and sanitised by the server), and its length in the model's tokens. */
 
 import { send } from "./api.js";
+import { remember, remembered } from "./kept.js";
 
 const ASK_AFTER = 350; // ms without typing
 const BESIDE = "(min-width: 1200px)"; // wide enough for text and preview side by side
@@ -32,8 +33,7 @@ export class Preview {
   toggle() {
     const on = !this.shown;
     if (this.wide.matches) {
-      if (on) localStorage.removeItem(OFF);
-      else localStorage.setItem(OFF, "yes");
+      remember(OFF, !on);
     }
     this.#show(on);
     if (on && !this.wide.matches) this.pane.focus();
@@ -47,7 +47,7 @@ export class Preview {
   }
 
   #wanted() {
-    return localStorage.getItem(OFF) === null;
+    return !remembered(OFF);
   }
 
   #show(on) {
@@ -71,6 +71,7 @@ export class Preview {
       if (turn !== this.asked) return;
       this.pane.innerHTML = answer.html; // held against the server's allow-list
       for (const link of this.pane.querySelectorAll("a")) link.target = "_blank";
+      this.pane.dispatchEvent(new CustomEvent("shown", { bubbles: true }));
       this.onTokens(answer.tokens);
     } catch {
       if (turn !== this.asked) return;

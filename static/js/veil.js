@@ -1,5 +1,6 @@
 /** Sensitive content stays covered, for the eye and for a screen reader, until it is asked for. */
 
+import { remember, remembered } from "./kept.js";
 import { keysListen } from "./keys.js";
 
 const veil = document.getElementById("veil");
@@ -13,11 +14,7 @@ function show() {
   }
   if (veil.contains(document.activeElement)) document.getElementById("content").focus();
   veil.hidden = true;
-  try {
-    sessionStorage.setItem(seen, "yes"); // not again after a reload
-  } catch {
-    /* no storage: asked again */
-  }
+  remember(seen, true, () => sessionStorage); // not again after a reload
 }
 
 veil.querySelector("[data-unveil]").addEventListener("click", show);
@@ -28,4 +25,4 @@ keysListen({
     return true;
   },
 });
-if (sessionStorage.getItem(seen)) show();
+if (remembered(seen, () => sessionStorage)) show();

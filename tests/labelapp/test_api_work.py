@@ -128,6 +128,45 @@ def test_a_draft_that_is_no_object_is_refused() -> None:
     assert send(client, path, {"draft": "text"}, "put")[0] == 400
 
 
+@pytest.mark.parametrize("odd", ["a\x00b", "half \ud83d of it", "\udc00"])
+def test_what_the_database_cannot_hold_is_refused_wherever_it_stands(odd: str) -> None:
+    project = make_project()
+    make_task(make_round(project))
+    client = signed_in(project)
+    _, body = send(client, "/api/p/garden/next/", {})
+    path = f"/api/p/garden/assignments/{body['assignment']['id']}/"
+    for draft in ({"text": odd}, {odd: 1}, {"deep": [{"er": [odd]}]}):
+        status, said = send(client, f"{path}draft/", {"draft": draft}, "put")
+        assert (status, said["error"]["code"]) == (400, "parse_error")
+        assert "half a character" in said["error"]["message"]
+    assert send(client, f"{path}submit/", {"client_id": str(uuid.uuid4()), "text": odd})[0] == 400
+    for depth in (300, 100_000):
+        deep = '{"draft": {"a": ' + "[" * depth + "]" * depth + "}}"
+        answer = client.put(f"{path}draft/", deep, content_type="application/json")
+        assert answer.status_code in (200, 400)
+
+
+def test_two_windows_of_one_task_do_not_write_over_each_other() -> None:
+    project = make_project()
+    make_task(make_round(project))
+    client = signed_in(project)
+    _, body = send(client, "/api/p/garden/next/", {})
+    path = f"/api/p/garden/assignments/{body['assignment']['id']}/draft/"
+
+    def save(stamp: str, over: str | None) -> int:
+        draft = {"text": f"by {stamp}", "stamp": stamp}
+        return send(client, path, {"draft": draft, "over": over}, "put")[0]
+
+    assert save("one:1", None) == 200
+    assert save("two:1", None) == 409
+    assert save("one:2", None) == 200
+    assert save("two:1", "one:1") == 409
+    assert save("two:1", "one:2") == 200
+    assert save("one:3", None) == 409
+    assert send(client, path, {"draft": {"text": "by a program"}}, "put")[0] == 200
+    assert save("one:3", None) == 200
+
+
 def test_posts_without_the_csrf_token_are_refused() -> None:
     project = make_project()
     make_task(make_round(project))
