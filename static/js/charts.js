@@ -27,7 +27,16 @@ function translucent(rgb, alpha) {
 const language = document.documentElement.lang || "en";
 const few = new Intl.NumberFormat(language, { maximumSignificantDigits: 4 });
 const share = new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 1 });
-const clock = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "short" });
+const clock = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
+const hour = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const day = new Intl.DateTimeFormat(language, { day: "numeric", month: "short" });
+
+/** Hours, with the day under the first one of each day; days alone where ticks are that far apart. */
+function times(ticks) {
+  const days = ticks.map((t) => day.format(new Date(t * 1000)));
+  if (ticks[1] - ticks[0] >= 86_400) return days;
+  return ticks.map((t, i) => hour.format(new Date(t * 1000)) + (days[i] === days[i - 1] ? "" : `\n${days[i]}`));
+}
 
 class Chart {
   constructor(figure) {
@@ -89,7 +98,7 @@ class Chart {
         scales: { x: { time: this.time }, y: { range: (u, low, high) => this.range(low, high) } },
         axes: [
           { ...axis, label: this.time ? undefined : this.figure.dataset.xLabel, labelFont: font, labelSize: 16, size: this.time ? 40 : 28,
-            values: this.time ? undefined : (u, ticks) => ticks.map((t) => (Number.isInteger(t) ? few.format(t) : "")) },
+            values: (u, ticks) => (this.time ? times(ticks) : ticks.map((t) => (Number.isInteger(t) ? few.format(t) : ""))) },
           { ...axis, size: 52, values: (u, ticks) => ticks.map((t) => this.value(t)) },
         ],
         series: [{}, ...this.shown.map((one, i) => this.curve(i))],
