@@ -1,4 +1,4 @@
-"""The admins' pages in Chromium: live figures, charts, uploads, invites, narrow screens, both themes."""
+"""The admins' pages in Chromium: live figures, charts, uploads, invites."""
 
 import json
 import re
@@ -13,7 +13,6 @@ from pytest_django.live_server_helper import LiveServer
 
 from labelapp.models import RATING_FIELDS, Invite, Membership, Prompt, Role, Run, Training
 from labelapp.store import run_folder
-from tests.e2e.axe import complaints
 from tests.e2e.labeling import sign_in
 from tests.factories import PASSWORD, make_prompts
 from tests.labelapp.steering_cast import Cast, make_cast
@@ -234,33 +233,3 @@ def test_a_round_is_closed_only_after_asking(
     expect(page.locator("#messages")).to_contain_text("Round 1 is closed.")
     cast.round.refresh_from_db()
     assert cast.round.state == "closed"
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_is_wider_than_a_phone_and_axe_finds_nothing(
-    page: Page, live_server: LiveServer, cast: Cast, scheme: str
-) -> None:
-    running(cast.run, step=3)
-    page.set_viewport_size({"width": 390, "height": 800})
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    found = []
-    for path in (
-        "rounds/",
-        "rounds/1/",
-        "rounds/new/",
-        f"trainings/{cast.training.pk}/",
-        "models/",
-        f"models/{cast.version.pk}/",
-        "prompts/",
-        "prompts/upload/",
-        f"uploads/{cast.upload.pk}/",
-        "people/",
-        "instructions/",
-        "data/",
-    ):
-        page.goto(f"{live_server.url}/p/garden/{path}")
-        page.wait_for_load_state("load")
-        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0, f"{path} is {wide} px too wide"
-        found += [f"{path}: {complaint}" for complaint in complaints(page)]
-    assert found == []
