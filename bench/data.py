@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from trainer.records import (
     ROWS,
     SCHEMA_VERSION,
+    UNLABELED,
     ComparisonRow,
     DemonstrationRow,
     Manifest,
@@ -108,13 +109,8 @@ def write_demonstrations(folder: Path, author: Author, count: int) -> Path:
             prompt=author.prompt(),
             completion=author.text(author.random.randint(*WRITTEN) - 1),
             source="upload",
-            labeler=None,
-            labeler_group=None,
-            round=None,
-            instructions_version=None,
-            active_ms=None,
-            confidence=None,
             simulated=True,
+            **UNLABELED,
             **_Kind("train")._asdict(),
         )
         for i in range(count)

@@ -25,6 +25,7 @@ from trainer.records import (
     MANIFEST,
     ROWS,
     SCHEMA_VERSION,
+    UNLABELED,
     DemonstrationRow,
     Manifest,
     Parent,
@@ -273,13 +274,8 @@ def _write_demonstrations(
             kind=prompt.kind,
             use_case=prompt.use_case,
             source="policy",
-            labeler=None,
-            labeler_group=None,
-            round=None,
-            instructions_version=None,
-            active_ms=None,
-            confidence=None,
             simulated=False,
+            **UNLABELED,
         )
         for prompt, row in asked
         if row.finished and row.text

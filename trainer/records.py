@@ -69,6 +69,12 @@ class DemonstrationRow:
     version: int = 1  # above 1: the labeler's correction of an earlier one
 
 
+UNLABELED: dict[str, Any] = dict.fromkeys(
+    ("labeler", "labeler_group", "round", "instructions_version", "active_ms", "confidence")
+)
+"""What a demonstration that no labeler wrote has in place of who, when and how."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How one output was drawn."""

@@ -13,7 +13,7 @@ from bench.common import build_model
 from bench.data import write_snapshot
 from bench.learning.units import Result, Unit, run_units
 from bench.measure import stage
-from trainer.records import DemonstrationRow, Message, PromptRow, Split, write_atomic
+from trainer.records import UNLABELED, DemonstrationRow, Message, PromptRow, Split, write_atomic
 
 VOCABULARY = 8192
 SPECIAL = ("<|endoftext|>", "<|turn|>", "<|end|>")
@@ -172,13 +172,8 @@ def write_short_demonstrations(data: Path, folder: Path) -> Path:
             kind="user",
             use_case="other",
             source="upload",
-            labeler=None,
-            labeler_group=None,
-            round=None,
-            instructions_version=None,
-            active_ms=None,
-            confidence=None,
             simulated=False,
+            **UNLABELED,
         )
         for i, (prompt, answer) in enumerate(short)
     ]

@@ -3,7 +3,6 @@
 import io
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -82,14 +81,3 @@ def _answers(url: str) -> bool:
             return int(answer.status) == 200
     except OSError:
         return False
-
-
-def tiny_model(arch: str, folder: Path) -> Path:
-    """A tiny model of that architecture, built in a process of its own: torch stays out of here."""
-    subprocess.run(
-        [sys.executable, "-m", "tests.trainer.tiny", "--arch", arch, "--out", str(folder)],
-        check=True,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    return folder

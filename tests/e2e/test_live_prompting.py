@@ -16,7 +16,8 @@ from labelapp.models import Assignment, Prompt, Ranking, Round, Run, Sample, Tas
 from labelapp.policy_server import PolicyLater, policy_load, policy_state
 from labelapp.store import model_folder
 from tests.e2e.labeling import Desk, desk
-from tests.e2e.stack import ROOT, free_port, tiny_model, wait_until
+from tests.e2e.stack import ROOT, free_port, wait_until
+from tests.models import tiny_model
 
 pytestmark = [
     pytest.mark.slow,

@@ -11,8 +11,9 @@ from labelapp.models import Demonstration, ModelVersion, Project, Ranking, Round
 from labelapp.services.prompts import PromptInput, prompts_create, split_of_author
 from labelapp.services.rounds import instructions_add
 from labelapp.services.runs import base_queue
-from tests.e2e.stack import stack, tiny_model, wait_until
+from tests.e2e.stack import stack, wait_until
 from tests.factories import PASSWORD, make_member, make_project
+from tests.models import tiny_model
 
 pytestmark = [
     pytest.mark.slow,
@@ -121,9 +122,7 @@ def wait_for_answers(round_: Round) -> None:
     )
 
 
-@pytest.mark.parametrize("arch", ["llama", "gpt2"])
 def test_what_labelers_teach_answers_the_next_round(
-    arch: str,
     browser: Browser,
     settings: LazySettings,
     store: Path,
@@ -131,7 +130,7 @@ def test_what_labelers_teach_answers_the_next_round(
     process_environment: dict[str, str],
 ) -> None:
     project = prepare(settings)
-    model = tiny_model(arch, tmp_path / "tiny")
+    model = tiny_model("llama", tmp_path / "tiny")
     environment = process_environment | {
         "LABELAPP_BASE_MODEL": str(model),
         "LABELAPP_STORE": str(store),

@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.models import tiny_model
+
 ROOT = Path(__file__).resolve().parents[2]
 UP_SECONDS = 240
 OUTSIDE = ("DATABASE_URL", "REDIS_URL", "LABELAPP_MODE", "DJANGO_SETTINGS_MODULE")
@@ -115,8 +117,7 @@ def sign_ins(text: str) -> list[str]:
 @pytest.mark.timeout(900)
 def test_the_demo_starts_heals_ends_whole_and_goes_on(server_folder: Path) -> None:
     model, var, log = (server_folder / name for name in ("model", "var", "log"))
-    command = [sys.executable, "-m", "tests.trainer.tiny", "--arch", "llama", "--out", str(model)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    tiny_model("llama", model)
 
     with demo(var, model, log) as (process, port):
         first = sign_ins(log.read_text())

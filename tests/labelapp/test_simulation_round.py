@@ -21,8 +21,9 @@ from labelapp.services.runs import base_queue, sampling_queue
 from labelapp.simulation.client import SimulationError
 from labelapp.simulation.crew import Plan
 from labelapp.simulation.round import DemoRound, RoundPlan, one_at_a_time
-from tests.e2e.stack import ROOT, stack, tiny_model
+from tests.e2e.stack import ROOT, stack
 from tests.factories import make_project, make_version
+from tests.models import tiny_model
 
 AUTHORS = {"train": "author-train", "valid": "author 10", "test": "author 3"}
 TOO_LONG = 600
@@ -201,7 +202,7 @@ def test_a_whole_round_killed_while_training_goes_on_and_ends_with_its_figures(
     project = make_garden()
     base_queue(project=project)
     path = write_demonstrations(tmp_path, project)
-    model = tiny_model("llama", tmp_path / "tiny")
+    model = tiny_model("gpt2", tmp_path / "tiny")  # a Llama goes round in tests/e2e/test_loop.py
     environment = process_environment | {"LABELAPP_BASE_MODEL": str(model)}
     with stack(environment) as url:
         arguments = (

@@ -2,8 +2,6 @@
 
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,17 +18,15 @@ from labelapp.models import Project, Run
 from labelapp.run_logs import metrics_lines
 from labelapp.store import model_folder
 from tests.factories import make_project, make_version
+from tests.models import tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama in Hugging Face format, made by a process of its own: torch stays out of this one."""
-    folder = tmp_path_factory.mktemp("tiny") / "llama"
-    command = [sys.executable, "-m", "tests.trainer.tiny", "--arch", "llama", "--out", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return folder
+    """A tiny Llama in Hugging Face format."""
+    return tiny_model("llama", tmp_path_factory.mktemp("tiny") / "llama")
 
 
 @pytest.fixture
