@@ -209,6 +209,8 @@ class VersionsView(LabelerView):
         shown = revealed(self.own(assignment_id))
         if shown is None:
             raise StateConflict(
-                "Who wrote which is shown once your vote counts, and only where the round does so."
+                _(
+                    "Who wrote which is shown once your vote counts, and only where the round does so."
+                )
             )
         return Response(asdict(shown))

@@ -239,7 +239,7 @@ def test_a_vote_is_one_of_four_and_only_on_a_pair() -> None:
     taken = claimed(round_)
     with pytest.raises(BadInput, match="left, right, tie, both_bad"):
         vote(taken, "A")
-    with pytest.raises(BadInput, match="is a pairwise, not a ranking"):
+    with pytest.raises(BadInput, match="Pair to compare, not Ranking"):
         ranking_submit(
             assignment_id=taken.pk,
             labeler=taken.labeler,
@@ -251,7 +251,7 @@ def test_a_vote_is_one_of_four_and_only_on_a_pair() -> None:
         project=round_.project, labeler=make_member(round_.project), kind="ranking"
     )
     assert ranked is not None
-    with pytest.raises(BadInput, match="is a ranking, not a pairwise"):
+    with pytest.raises(BadInput, match="Ranking, not Pair to compare"):
         vote(ranked)
 
 
