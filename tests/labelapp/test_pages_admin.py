@@ -11,15 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from labelapp.forms.rounds import RoundForm
-from labelapp.models import (
-    RATING_FIELDS,
-    ModelVersion,
-    Project,
-    Round,
-    Run,
-    Task,
-    Training,
-)
+from labelapp.models import RATING_FIELDS, ModelVersion, Project, Round, Run, Task, Training
 from labelapp.models.rounds import RANGES
 from labelapp.selectors.burndown import moments, remaining
 from labelapp.selectors.registry import DRAWN_TEXT
@@ -32,7 +24,7 @@ from tests.factories import (
     make_round,
     make_task,
     make_version,
-)
+)  # fmt: skip
 from tests.labelapp.steering_cast import (
     HTMX,
     admin_of,
