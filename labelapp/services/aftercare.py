@@ -66,7 +66,7 @@ def correction_open(*, assignment_id: UUID, labeler: User) -> Assignment:
         raise StateConflict(_("This task was not handed in; there is nothing to correct."))
     round_expect_open(assignment)
     if locked(assignment):
-        raise StateConflict("This round shows who wrote which; a vote that counts is locked.")
+        raise StateConflict(_("This round shows who wrote which; a vote that counts is locked."))
     label = labels_of(assignment).settled().order_by("-version").first()
     if label is None or labels_of(assignment).filter(settles_at__gt=Now()).exists():
         raise StateConflict(_("You submitted this a moment ago; take it back instead."))

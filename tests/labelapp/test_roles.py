@@ -119,6 +119,7 @@ DOORS = {
     "api-preview": Door(LABELER, POST),
     "api-skip": Door(LABELER, POST),
     "api-undo": Door(LABELER, POST),
+    "api-versions": Door(LABELER),
     "api-correction": Door(LABELER, ("POST", "DELETE")),
     "api-concerns": Door(LABELER, BOTH),
     "api-flag": Door(LABELER, POST),
