@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(f
 export LABELAPP_MODE ?= development
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-reset demo-round test check format messages
+.PHONY: help install demo demo-reset demo-round tour test check format messages
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,6 +30,10 @@ demo-round: install ## one whole round on SmolLM2 with simulated labelers, and a
 
 demo-reset: ## forget everything the demo wrote (asks first)
 	@sh deploy/demo-reset.sh
+
+tour: install $(TOOLS) ## pictures of every page of a running demo, and docs/tour.md around them
+	@$(BIN)/python -m tests.browser
+	@$(BIN)/python -m tests.tour
 
 test: install $(TOOLS) ## every test, on real servers, real workers and a real browser
 	@$(BIN)/python -m tests.browser
