@@ -108,7 +108,8 @@ def _prepare() -> None:
 
     OpenMP threads that wait for each other spin by default; where other processes share the
     cores (the web server, a browser) that makes training ten times slower, so they sleep early.
-    The libraries' own bars and advice stay out of the run's log.
+    The libraries' own bars and advice stay out of the run's log. SciPy, which takes a second to
+    load, is for transformers' losses of object detection only: it is told that there is none.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TQDM_DISABLE", "1")  # of bars that do not say otherwise
@@ -116,9 +117,10 @@ def _prepare() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers.utils import logging  # after the environment is set, which it reads
+    from transformers import utils  # after the environment is set, which it reads
 
-    logging.disable_progress_bar()
+    utils.logging.disable_progress_bar()
+    utils.is_scipy_available = lambda: False
 
 
 def leave(code: int) -> NoReturn:

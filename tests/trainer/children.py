@@ -1,4 +1,4 @@
-"""Child processes that run a script, forked from one that has loaded torch and every stage.
+"""Child processes that run a script or a module, forked from one that has loaded torch and every stage.
 
 Loading takes seconds of a core, again for each child that is a new interpreter; tests of what many
 of them do (meet, stop, are killed) start theirs here. That the trainer starts from its command
@@ -7,6 +7,7 @@ line is for those tests that say so.
 
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,20 +20,19 @@ from unittest.mock import patch
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240.0
 """Seconds that a child may take."""
+MODULE = "import runpy, sys; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+"""A script that does what ``python -m`` does."""
 
 
 def run_children(
     script: str, arguments: Sequence[str], environments: Sequence[Mapping[str, str]]
-) -> list[tuple[int, str]]:
-    """Run the script, like ``python -c``, in a child for each environment; exit status and words of each.
-
-    A status below 0 is that of a signal.
-    """
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run the script, like ``python -c``, in a child for each environment, side by side."""
     with tempfile.TemporaryDirectory() as folder:
-        logs = [Path(folder, str(number)) for number in range(len(environments))]
+        logs = [[Path(folder, f"{i}.{to}") for to in (1, 2)] for i in range(len(environments))]
         children = [
-            _context().Process(target=_run, args=(script, arguments, dict(given), log), daemon=True)
-            for given, log in zip(environments, logs, strict=True)
+            _context().Process(target=_run, args=(script, arguments, dict(given), *to), daemon=True)
+            for given, to in zip(environments, logs, strict=True)
         ]
         for child in children:
             child.start()
@@ -42,9 +42,12 @@ def run_children(
         for child in left:
             child.kill()
             child.join()
-        said = [log.read_text(errors="replace") for log in logs]
+        said = [[log.read_text(errors="replace") for log in to] for to in logs]
     assert not left, f"{len(left)} children did not end in {PATIENCE:.0f} seconds: {said}"
-    return [(child.exitcode, words) for child, words in zip(children, said, strict=True)]
+    return [
+        subprocess.CompletedProcess(arguments, child.exitcode, *words)
+        for child, words in zip(children, said, strict=True)
+    ]
 
 
 def own_threads() -> dict[str, str]:
@@ -61,9 +64,11 @@ def _context() -> Any:
     return context
 
 
-def _run(script: str, arguments: Sequence[str], environment: dict[str, str], log: Path) -> None:
-    with log.open("wb") as file:
-        for standard in (1, 2):
+def _run(
+    script: str, arguments: Sequence[str], environment: dict[str, str], out: Path, err: Path
+) -> None:
+    for standard, path in ((1, out), (2, err)):
+        with path.open("wb") as file:
             os.dup2(file.fileno(), standard)
     assert "trainer.sft" in sys.modules, "the process that is forked has not loaded the stages"
     os.chdir(ROOT)

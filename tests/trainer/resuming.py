@@ -58,8 +58,8 @@ def command(stage: str, config: Path) -> list[str]:
 def run_killed(stage: str, config: Path, place: str, number: int) -> int:
     """Run a child that kills itself at the ``number``-th visit of ``place``; its exit status."""
     arguments = [place, str(number), *command(stage, config)]
-    ((status, _),) = run_children(KILLED, arguments, [own_threads()])
-    return status
+    (ended,) = run_children(KILLED, arguments, [own_threads()])
+    return ended.returncode
 
 
 def weights(out: Path) -> str:

@@ -1,7 +1,6 @@
 """The benchmarks run, say what they measured, and count what they claim to count."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from bench import flops
 from bench.common import build_model
 from bench.data import Author, write_demonstrations, write_rankings
 from bench.flops import Shape
-from bench.measure import ROOT, Ended, Figures, figures, run
+from bench.measure import Ended, Figures, figures, run
 from bench.report import Benchmark, Case, plain
+from tests.trainer.children import MODULE, own_threads, run_children
 from trainer.data import load_demonstrations, load_rankings
 from trainer.text import Codec
 
@@ -122,14 +122,10 @@ def test_a_benchmark_runs_and_writes_its_figures(
     script: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
     options, names = SMALL[script]
-    done = subprocess.run(
-        [sys.executable, "-m", f"bench.{script}", "--model", str(tiny_llama)]
-        + ["--precisions", "fp32", "--repetitions", "2", "--threads", "1", *options]
-        + ["--json", str(tmp_path / "found.json"), "--work", str(tmp_path / "work")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    command = [f"bench.{script}", "--model", str(tiny_llama)]
+    command += ["--precisions", "fp32", "--repetitions", "2", "--threads", "1", *options]
+    command += ["--json", str(tmp_path / "found.json"), "--work", str(tmp_path / "work")]
+    (done,) = run_children(MODULE, command, [own_threads()])
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text())
     assert list(found["ours"]) == names

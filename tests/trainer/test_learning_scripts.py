@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 
 from bench.learning.episodes import Episodes, plain_ppo, reached
 from bench.learning.known_reward import write_value_model
-from bench.measure import ROOT
+from tests.trainer.children import MODULE, own_threads, run_children
 from tests.trainer.public_data import write_public_data
 from trainer.actors import Actors
 from trainer.config import config_from_plain
@@ -25,10 +24,11 @@ SMALL: dict[str, list[str]] = {
 
 
 def run(script: str, data: Path, work: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"bench.learning.{script}", "--data", str(data)]
+    command = [f"bench.learning.{script}", "--data", str(data)]
     command += ["--json", str(work / "found.json"), "--work", str(work / "work")]
     command += ["--budget", "small", "--threads", "1", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    (ended,) = run_children(MODULE, command, [own_threads()])
+    return ended
 
 
 @pytest.mark.slow

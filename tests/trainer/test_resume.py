@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.trainer.children import own_threads, run_children
 from tests.trainer.resuming import (
     assert_as_unbroken,
     assert_goes_on_after_a_kill,
@@ -146,3 +147,10 @@ def test_a_run_asked_to_stop_leaves_a_checkpoint_and_goes_on_from_there(
     assert json.loads((out / "error.json").read_text())["code"] == Stopped.exit_code
     assert main(command(stage, config)) == 0
     assert_as_unbroken(out, stages[stage]["unbroken"])
+
+
+def test_a_stage_starts_without_scipy() -> None:
+    """It takes a second to load, and transformers has it for what no stage does."""
+    script = "import sys; sys.exit('scipy' in sys.modules or 'transformers' not in sys.modules)"
+    (ended,) = run_children(script, [], [own_threads()])
+    assert ended.returncode == 0, ended.stderr

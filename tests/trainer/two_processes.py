@@ -48,7 +48,10 @@ def two(script: str, *arguments: str) -> list[tuple[int, str]]:
         "MASTER_PORT": str(free_port()),
     }
     each = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    return run_children(script, arguments, each)
+    return [
+        (ended.returncode, ended.stdout + ended.stderr)
+        for ended in run_children(script, arguments, each)
+    ]
 
 
 def run_two(
