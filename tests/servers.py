@@ -49,6 +49,8 @@ def prepare() -> None:
             "0"  # a label counts at once, but where a test says otherwise
         )
         _start()
+    else:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other cores are the other processes'
     os.environ["LABELAPP_VAR"] = _own_folder()
     os.environ["REDIS_URL"] = _own_number(os.environ["REDIS_URL"])
 
