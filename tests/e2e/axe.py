@@ -9,6 +9,15 @@ COLOURS = ["color-contrast", "link-in-text-block"]
 """The rules whose answer hangs on the theme."""
 
 
+SETTLED = """async () => {
+    await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
+    const ending = document.getAnimations().filter(
+        (each) => each.effect.getComputedTiming().endTime !== Infinity);
+    await Promise.allSettled(ending.map((each) => each.finished));
+}"""
+"""What has begun to move or to change colour has come to its end."""
+
+
 def complaints(page: Page, *, colours_only: bool = False) -> list[str]:
     """What axe finds on the page as it stands, one line each; empty is good."""
     if not page.evaluate("'axe' in window"):
@@ -16,6 +25,7 @@ def complaints(page: Page, *, colours_only: bool = False) -> list[str]:
         session = page.context.new_cdp_session(page)  # the page's own policy lets no script in
         session.send("Runtime.evaluate", {"expression": source})
         session.detach()
+    page.evaluate(SETTLED)
     found: list[str] = page.evaluate(
         """async (only) => (await axe.run({
                 preload: false,

@@ -74,7 +74,7 @@ def test_the_visitor_would_see_a_fault(browser: Browser, live_server: LiveServer
                 document.querySelector("form").insertAdjacentHTML(
                     "beforeend", '<button class="bad">x</button>');
                 const bad = new CSSStyleSheet();
-                bad.replaceSync(".bad {width: 500px; height: 20px} .bad:focus {outline: none}");
+                bad.replaceSync(".bad {min-width: 500px; height: 20px} .bad:focus {outline: none}");
                 document.adoptedStyleSheets = [bad];
                 console.log("hello");
             }"""

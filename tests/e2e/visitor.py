@@ -10,7 +10,7 @@ from django.urls import resolve
 from playwright.sync_api import Browser, CDPSession, ConsoleMessage, Page
 
 from labelapp.models import User
-from tests.e2e.axe import complaints
+from tests.e2e.axe import SETTLED, complaints
 
 DESKTOP, PHONE = (1440, 900), (390, 844)
 LOOKS = ((DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (PHONE, "light"))
@@ -138,14 +138,7 @@ class Visitor:
         )
         self._session.send("Emulation.setTouchEmulationEnabled", {"enabled": phone})
         self.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-        self.page.evaluate(
-            """async () => {
-                const frame = () => new Promise((done) => requestAnimationFrame(done));
-                await frame();
-                await Promise.allSettled(document.getAnimations().map((each) => each.finished));
-                await frame();
-            }"""
-        )
+        self.page.evaluate(SETTLED)
 
     def _walk(self) -> None:
         """Tab from the top of the page to its end: no trap, and one always sees where one is."""
