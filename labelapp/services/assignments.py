@@ -161,7 +161,7 @@ def _expect_own_window(kept: object, sent: object, over: str | None) -> None:
         return
     if kept.rpartition(":")[0] != sent.rpartition(":")[0]:
         raise StateConflict(
-            "You went on with this task in another window; reload this one to go on from there."
+            _("You went on with this task in another window; reload this one to go on from there.")
         )
 
 

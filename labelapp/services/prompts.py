@@ -228,15 +228,17 @@ def demonstrations_import(*, project: Project, rows: Iterable[tuple[PromptInput,
     """Write uploaded demonstrations, their prompts with them where new; returns how many."""
     pairs = list(rows)
     undos_wait(project.pk)
-    prompts_create(project=project, prompts=[prompt for prompt, _ in pairs])
-    prints = {prompt.fingerprint for prompt, _ in pairs}
+    prompts_create(project=project, prompts=[prompt for prompt, _text in pairs])
+    prints = {prompt.fingerprint for prompt, _text in pairs}
     id_of = dict(
         project.prompts.settled().filter(fingerprint__in=prints).values_list("fingerprint", "pk")
     )
     if prints - set(id_of):
         raise StateConflict(
-            "A labeler wrote one of these prompts a moment ago and may still take it back;"
-            " try again in a minute."
+            _(
+                "A labeler wrote one of these prompts a moment ago and may still take it back;"
+                " try again in a minute."
+            )
         )
     made = Demonstration.objects.bulk_create(
         [

@@ -140,9 +140,12 @@ def _prompts_of_pairs(
     found = list(prompts_of_pairs(project, split, kinds, use_cases).values_list("pk", flat=True))
     if not found:
         raise BadInput(
-            f"No prompt of the {split} split fits; choose another split for the pairs, or more"
-            " kinds or use cases.",
-            fields={"pairs_split": "No prompt fits."},
+            _(
+                "No prompt of the %(split)s split fits; choose another split for the pairs, or more"
+                " kinds or use cases."
+            )
+            % {"split": split},
+            fields={"pairs_split": _("No prompt fits.")},
         )
     return found
 

@@ -71,7 +71,7 @@ def test_the_visitor_would_see_a_fault(browser: Browser, live_server: LiveServer
                 document.querySelector("label").remove();
                 document.title = "labelapp";
                 document.querySelector("h1").remove();
-                document.querySelector("form").insertAdjacentHTML(
+                document.querySelector("main form").insertAdjacentHTML(
                     "beforeend", '<button class="bad">x</button>');
                 const bad = new CSSStyleSheet();
                 bad.replaceSync(".bad {min-width: 500px; height: 20px} .bad:focus {outline: none}");

@@ -54,6 +54,7 @@ DOORS = {
     "readyz": Door(EVERYONE),
     "sign-in": Door(EVERYONE, BOTH),
     "sign-out": Door(EVERYONE, POST),
+    "language": Door(EVERYONE, POST),
     "invite": Door(EVERYONE, BOTH),
     "password-reset": Door(EVERYONE, BOTH),
     "home": Door(SIGNED_IN),

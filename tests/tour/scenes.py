@@ -198,8 +198,13 @@ def _training(demo: Demo, say: Any) -> None:
     if not page.locator("a[href*='/trainings/']").count():
         say("starting a training")
         start = page.locator(".train-form button.primary")
-        if start.is_disabled():
-            return
+
+        def ready() -> bool:
+            page.reload()
+            return start.is_enabled()
+
+        if not patiently(ready, seconds=30, page=page):  # the last labels settle first
+            raise TourError("A training cannot start yet; the page of the round says what it needs.")
         start.click()
         page.wait_for_url("**/trainings/*/")
     else:
