@@ -14,23 +14,22 @@ from pytest_django import Settings
 
 from labelapp.api import writing
 from labelapp.errors import BadInput, StateConflict
-from labelapp.models import Assignment, Project, Prompt, Task, User
+from labelapp.models import Assignment, Project, Prompt, User
 from labelapp.selectors.burndown import round_burndown
 from labelapp.selectors.exports import export_lines
 from labelapp.selectors.lists import prompt_counts, prompts_list
 from labelapp.selectors.progress import labeler_progress, round_progress
 from labelapp.services.aftercare import correction_open, label_undo
-from labelapp.services.assignments import assignment_claim_next
 from labelapp.services.prompts import PromptInput, demonstrations_import
 from labelapp.services.rounds import prompts_for_labeling, round_close
 from labelapp.services.runs import evaluation_sampling_queue
 from labelapp.services.snapshots import snapshot_freeze
 from labelapp.services.written_prompts import written_prompt_submit
-from tests.factories import client_id, make_member, make_project, make_round, make_version
+from tests.factories import client_id, make_member, make_project, make_version
+from tests.labelapp.prompt_cast import PLAIN, claimed
 
 pytestmark = pytest.mark.django_db
 
-PLAIN = {"use_case": "brainstorming", "text": "Name ten uses of an old door."}
 FEW_SHOT = {
     "use_case": "classification",
     "instruction": "Say the mood.",
@@ -52,22 +51,6 @@ def project() -> Project:
 @pytest.fixture
 def labeler(project: Project) -> User:
     return make_member(project)
-
-
-def taken(project: Project, labeler: User, kind: str = "plain") -> Assignment:
-    round_ = project.rounds.first() or make_round(project)
-    Task.objects.create(
-        project=project,
-        round=round_,
-        kind=Task.Kind.PROMPT,
-        asked_kind=kind,
-        brief="I sell bicycles." if kind == "user" else "",
-        state=Task.State.OPEN,
-        position=Task.objects.count(),
-    )
-    assignment = assignment_claim_next(project=project, labeler=labeler, kind="prompt")
-    assert assignment is not None
-    return assignment
 
 
 def submit(assignment: Assignment, content: dict[str, Any] = PLAIN, **changes: Any) -> Prompt:
@@ -121,7 +104,7 @@ def seen(project: Project, labeler: User) -> dict[str, int]:
 def test_a_fresh_prompt_counts_nowhere_and_a_settled_one_everywhere(
     project: Project, labeler: User, store: Path
 ) -> None:
-    submit(taken(project, labeler))
+    submit(claimed(project, labeler))
     assert {name for name, count in seen(project, labeler).items() if count} == set()
     with pytest.raises(BadInput, match="no prompts to freeze"):
         snapshot_freeze(project=project, kind="prompts")
@@ -134,7 +117,7 @@ def test_no_answers_are_drawn_to_a_fresh_prompt(
     project: Project, labeler: User, store: Path
 ) -> None:
     version = make_version(project)
-    made = submit(taken(project, labeler))
+    made = submit(claimed(project, labeler))
     asked: dict[str, Any] = {"project": project, "version": version, "split": made.split}
     with pytest.raises(BadInput, match="no prompts in the"):
         evaluation_sampling_queue(**asked)
@@ -145,7 +128,7 @@ def test_no_answers_are_drawn_to_a_fresh_prompt(
 def test_prompts_of_simulated_labelers_count_at_once(project: Project, labeler: User) -> None:
     labeler.simulated = True
     labeler.save()
-    submit(taken(project, labeler))
+    submit(claimed(project, labeler))
     assert len(prompts_for_labeling(project)) == 1
 
 
@@ -156,7 +139,7 @@ def test_prompts_of_simulated_labelers_count_at_once(project: Project, labeler: 
 def test_undo_opens_the_task_again_with_what_was_written(
     project: Project, labeler: User, kind: str, content: dict[str, Any]
 ) -> None:
-    assignment = taken(project, labeler, kind)
+    assignment = claimed(project, labeler, kind)
     made = submit(assignment, content, draft={"notes": "kept", "client_id": "old"})
     reopened = undo(assignment)
     assert (reopened.state, reopened.draft) == ("leased", {"notes": "kept", **content})
@@ -167,7 +150,7 @@ def test_undo_opens_the_task_again_with_what_was_written(
 
 
 def test_after_ten_seconds_undo_is_refused(project: Project, labeler: User) -> None:
-    assignment = taken(project, labeler)
+    assignment = claimed(project, labeler)
     submit(assignment)
     settle()
     with pytest.raises(StateConflict, match="too late"):
@@ -176,7 +159,7 @@ def test_after_ten_seconds_undo_is_refused(project: Project, labeler: User) -> N
 
 
 def test_an_uploaded_demonstration_of_a_fresh_prompt_waits(project: Project, labeler: User) -> None:
-    submit(taken(project, labeler))
+    submit(claimed(project, labeler))
     rows = [(PromptInput("plain", "chat", "upload", PLAIN["text"]), "A table.")]
     with pytest.raises(StateConflict, match="try again in a minute"):
         demonstrations_import(project=project, rows=rows)
@@ -190,7 +173,7 @@ def test_an_uploaded_demonstration_of_a_fresh_prompt_waits(project: Project, lab
 def test_a_correction_is_the_next_version_and_the_first_is_kept(
     project: Project, labeler: User, store: Path
 ) -> None:
-    assignment = taken(project, labeler)
+    assignment = claimed(project, labeler)
     first = submit(assignment)
     settle()
     second = corrected(assignment, PLAIN | {"text": "Name ten uses of an old window."})
@@ -208,20 +191,20 @@ def test_a_correction_is_the_next_version_and_the_first_is_kept(
 def test_a_correction_of_the_use_case_alone_is_no_duplicate(
     project: Project, labeler: User
 ) -> None:
-    assignment = taken(project, labeler)
+    assignment = claimed(project, labeler)
     submit(assignment)
     settle()
     assert corrected(assignment, PLAIN | {"use_case": "chat"}).version == 2
     settle()
     assert corrected(assignment, PLAIN).version == 3
     with pytest.raises(BadInput, match="there already"):
-        submit(taken(project, labeler))
+        submit(claimed(project, labeler))
 
 
 def test_a_correction_can_be_taken_back_and_the_first_goes_on(
     project: Project, labeler: User
 ) -> None:
-    assignment = taken(project, labeler)
+    assignment = claimed(project, labeler)
     first = submit(assignment)
     settle()
     corrected(assignment, PLAIN | {"text": "Another one."})
@@ -231,7 +214,7 @@ def test_a_correction_can_be_taken_back_and_the_first_goes_on(
 
 
 def test_a_closed_round_is_not_corrected(project: Project, labeler: User) -> None:
-    assignment = taken(project, labeler)
+    assignment = claimed(project, labeler)
     submit(assignment)
     settle()
     round_close(round=project.rounds.get())
@@ -240,7 +223,7 @@ def test_a_closed_round_is_not_corrected(project: Project, labeler: User) -> Non
 
 
 def test_the_database_keeps_what_was_written(project: Project, labeler: User) -> None:
-    assignment = taken(project, labeler)
+    assignment = claimed(project, labeler)
     first = submit(assignment)
     settle()
     row: dict[str, Any] = {
@@ -267,7 +250,7 @@ def test_the_history_lists_written_prompts_and_corrects_them(
 ) -> None:
     client = Client()
     client.force_login(labeler)
-    user_based = taken(project, labeler, "user")
+    user_based = claimed(project, labeler, "user")
     submit(user_based, PLAIN | {"text": "Write a notice <b>for</b> my shop."})
     shown = client.get("/p/garden/work/").content.decode()
     assert f"/p/garden/task/{user_based.pk}/undo/" in shown
@@ -283,7 +266,7 @@ def test_the_history_lists_written_prompts_and_corrects_them(
     assert "Leave as it was" in page.content.decode()
 
     for n in range(4):
-        submit(taken(project, labeler), PLAIN | {"text": f"Tell me of thing {n}."})
+        submit(claimed(project, labeler), PLAIN | {"text": f"Tell me of thing {n}."})
     settle()
     with CaptureQueriesContext(connection) as many:
         client.get("/p/garden/history/?kind=prompt")
@@ -302,7 +285,7 @@ def test_the_page_is_told_how_long_the_prompt_is_for_the_model(
     monkeypatch.setattr(writing, "token_count", count)
     client = Client()
     client.force_login(labeler)
-    api = f"/api/p/garden/assignments/{taken(project, labeler, 'few_shot').pk}/preview/"
+    api = f"/api/p/garden/assignments/{claimed(project, labeler, 'few_shot').pk}/preview/"
 
     def asked(body: dict[str, object]) -> tuple[int, dict[str, object]]:
         answer = client.post(api, json.dumps(body), content_type="application/json")

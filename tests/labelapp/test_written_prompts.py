@@ -29,10 +29,10 @@ from tests.factories import (
     make_task,
     make_version,
 )
+from tests.labelapp.prompt_cast import PLAIN, claimed
 
 pytestmark = pytest.mark.django_db
 
-PLAIN = {"use_case": "brainstorming", "text": "Name ten uses of an old door."}
 FEW_SHOT = {
     "use_case": "classification",
     "instruction": "Say the mood.",
@@ -53,22 +53,6 @@ def labeler(project: Project) -> User:
         user = make_member(project)
         if split_of_author(f"labeler-{labeler_pseudonym(user.pk)}") == "train":
             return user
-
-
-def claimed(project: Project, labeler: User, kind: str = "plain") -> Assignment:
-    round_ = project.rounds.first() or make_round(project)
-    Task.objects.create(
-        project=project,
-        round=round_,
-        kind=Task.Kind.PROMPT,
-        asked_kind=kind,
-        brief="I sell bicycles." if kind == "user" else "",
-        state=Task.State.OPEN,
-        position=Task.objects.count(),
-    )
-    assignment = assignment_claim_next(project=project, labeler=labeler, kind="prompt")
-    assert assignment is not None
-    return assignment
 
 
 def handed_in(assignment: Assignment, content: dict[str, Any], **changes: Any) -> Prompt:
