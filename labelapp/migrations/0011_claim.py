@@ -51,7 +51,7 @@ END $$;
 NEXT_TASK = """
 -- The next task of one kind with a free place for the labeler, its row locked; null: none is left.
 -- Every look is bounded. A task that another claim holds is passed over; only when nothing else is
--- left is it waited for. ``dice``: two numbers from 0 to 1, which decide in active order whether
+-- left is it looked at again. ``dice``: two numbers from 0 to 1, which decide in active order whether
 -- any task comes, and from where on. (Not EXISTS for ``avoided``: that the planner may answer by
 -- reading all prompts first.) ``in_order``: the labeler has come there by the order.
 CREATE FUNCTION labelapp_next_task(
@@ -121,15 +121,31 @@ BEGIN
         IF next_task IS NOT NULL THEN RETURN; END IF;
     END LOOP;
 
-    SELECT task.id INTO next_task FROM labelapp_task AS task  -- what others hold: wait for it
-     WHERE task.claimable AND task.round_id = round.id AND task.kind = of_kind
-       AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
-                        WHERE mine.task_id = task.id AND mine.labeler_id = person
-                          AND mine.state <> 'lapsed')
-       AND (avoided = '{}' OR (
-                SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
-                WHERE id = task.prompt_id) IS NOT TRUE)
-     ORDER BY task.position LIMIT 1 FOR NO KEY UPDATE OF task;
+    -- What others hold is looked at again, for some seconds. It is not waited for: a task that was
+    -- full by the time it was locked stays locked, and two claims could wait for each other's.
+    FOR look IN 1 .. 2000 LOOP
+        SELECT task.id INTO next_task FROM labelapp_task AS task
+         WHERE task.claimable AND task.round_id = round.id AND task.kind = of_kind
+           AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
+                            WHERE mine.task_id = task.id AND mine.labeler_id = person
+                              AND mine.state <> 'lapsed')
+           AND (avoided = '{}' OR (
+                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
+                    WHERE id = task.prompt_id) IS NOT TRUE)
+         ORDER BY task.position LIMIT 1;
+        EXIT WHEN next_task IS NULL;
+        SELECT task.id INTO next_task FROM labelapp_task AS task
+         WHERE task.claimable AND task.round_id = round.id AND task.kind = of_kind
+           AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
+                            WHERE mine.task_id = task.id AND mine.labeler_id = person
+                              AND mine.state <> 'lapsed')
+           AND (avoided = '{}' OR (
+                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
+                    WHERE id = task.prompt_id) IS NOT TRUE)
+         ORDER BY task.position LIMIT 1 FOR NO KEY UPDATE OF task SKIP LOCKED;
+        EXIT WHEN next_task IS NOT NULL;
+        PERFORM pg_sleep(0.002);
+    END LOOP;
 END $$;
 """
 

@@ -118,6 +118,7 @@ def test_empty_pages(who: Visitor) -> None:
     who.be(factories.make_user("nemo"))
     who.go("/", "in no project")
     who.go("/account/", "account, in no project")
+    who.go("/account/password/", "a password to change")
     hall = factories.make_project("hall")
     both = factories.make_member(hall, "admin", "boris")
     factories.make_member(factories.make_project("attic"))

@@ -101,8 +101,9 @@ def work_through(page: Page, url: str) -> None:
 
 def open_round(page: Page, url: str, demonstrations: int, rankings: int) -> None:
     page.goto(f"{url}/p/garden/rounds/new/")
-    for fold in page.locator("details.fold:not([open]) > summary").all():
-        fold.click()
+    for fold in page.locator("details.fold").all():
+        if fold.get_attribute("open") is None:
+            fold.locator("summary").click()
     for name, value in {
         "demonstrations_wanted": demonstrations,
         "rankings_wanted": rankings,
