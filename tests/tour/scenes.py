@@ -204,7 +204,9 @@ def _training(demo: Demo, say: Any) -> None:
             return start.is_enabled()
 
         if not patiently(ready, seconds=30, page=page):  # the last labels settle first
-            raise TourError("A training cannot start yet; the page of the round says what it needs.")
+            raise TourError(
+                "A training cannot start yet; the page of the round says what it needs."
+            )
         start.click()
         page.wait_for_url("**/trainings/*/")
     else:
