@@ -48,6 +48,13 @@ BEGIN
 END $$;
 """
 
+THEIRS_TO_DO = """NOT EXISTS (SELECT FROM labelapp_assignment AS mine
+                            WHERE mine.task_id = task.id AND mine.labeler_id = person
+                              AND mine.state <> 'lapsed')
+           AND (avoided = '{}' OR (
+                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
+                    WHERE id = task.prompt_id) IS NOT TRUE)"""
+
 NEXT_TASK = """
 -- The next task of one kind with a free place for the labeler, its row locked; null: none is left.
 -- Every look is bounded. A task that another claim holds is passed over; only when nothing else is
@@ -71,12 +78,7 @@ BEGIN
                    SELECT id FROM labelapp_task
                     WHERE nearly_done AND round_id = round.id AND kind = of_kind
                     ORDER BY position LIMIT few))
-           AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
-                            WHERE mine.task_id = task.id AND mine.labeler_id = person
-                              AND mine.state <> 'lapsed')
-           AND (avoided = '{}' OR (
-                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
-                    WHERE id = task.prompt_id) IS NOT TRUE)
+           AND {theirs_to_do}
          ORDER BY task.position LIMIT 1 FOR NO KEY UPDATE OF task SKIP LOCKED;
         IF next_task IS NOT NULL THEN RETURN; END IF;
     END IF;
@@ -93,12 +95,7 @@ BEGIN
                    SELECT id FROM labelapp_task
                     WHERE claimable AND priority > 0 AND round_id = round.id AND kind = of_kind
                     ORDER BY priority DESC, position LIMIT few))
-           AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
-                            WHERE mine.task_id = task.id AND mine.labeler_id = person
-                              AND mine.state <> 'lapsed')
-           AND (avoided = '{}' OR (
-                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
-                    WHERE id = task.prompt_id) IS NOT TRUE)
+           AND {theirs_to_do}
          ORDER BY task.priority DESC, task.position LIMIT 1
            FOR NO KEY UPDATE OF task SKIP LOCKED;
         IF next_task IS NOT NULL THEN RETURN; END IF;
@@ -110,12 +107,7 @@ BEGIN
          WHERE task.claimable AND task.round_id = round.id AND task.kind = of_kind
            AND task.position >= starts[look]
            AND task.position < COALESCE(ends[look], 2147483647)
-           AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
-                            WHERE mine.task_id = task.id AND mine.labeler_id = person
-                              AND mine.state <> 'lapsed')
-           AND (avoided = '{}' OR (
-                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
-                    WHERE id = task.prompt_id) IS NOT TRUE)
+           AND {theirs_to_do}
          ORDER BY task.position LIMIT 1 FOR NO KEY UPDATE OF task SKIP LOCKED;
         in_order := look > cardinality(starts) - 2;
         IF next_task IS NOT NULL THEN RETURN; END IF;
@@ -126,28 +118,18 @@ BEGIN
     FOR look IN 1 .. 2000 LOOP
         SELECT task.id INTO next_task FROM labelapp_task AS task
          WHERE task.claimable AND task.round_id = round.id AND task.kind = of_kind
-           AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
-                            WHERE mine.task_id = task.id AND mine.labeler_id = person
-                              AND mine.state <> 'lapsed')
-           AND (avoided = '{}' OR (
-                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
-                    WHERE id = task.prompt_id) IS NOT TRUE)
+           AND {theirs_to_do}
          ORDER BY task.position LIMIT 1;
         EXIT WHEN next_task IS NULL;
         SELECT task.id INTO next_task FROM labelapp_task AS task
          WHERE task.claimable AND task.round_id = round.id AND task.kind = of_kind
-           AND NOT EXISTS (SELECT FROM labelapp_assignment AS mine
-                            WHERE mine.task_id = task.id AND mine.labeler_id = person
-                              AND mine.state <> 'lapsed')
-           AND (avoided = '{}' OR (
-                    SELECT sensitive && avoided::varchar[] FROM labelapp_prompt
-                    WHERE id = task.prompt_id) IS NOT TRUE)
+           AND {theirs_to_do}
          ORDER BY task.position LIMIT 1 FOR NO KEY UPDATE OF task SKIP LOCKED;
         EXIT WHEN next_task IS NOT NULL;
         PERFORM pg_sleep(0.002);
     END LOOP;
 END $$;
-"""
+""".replace("{theirs_to_do}", THEIRS_TO_DO)
 
 CLAIM = """
 -- The labeler's work in hand, else a lease of the next task; null: nothing is left. ``kinds`` is
