@@ -1,5 +1,6 @@
 """What the admins' and researchers' lists show. Each list costs the same few queries at any length."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -123,6 +124,24 @@ class PromptCounts:
     valid: int
     kinds: dict[str, int]
     use_cases: dict[str, int]
+
+
+def prompts_fitting(
+    project: Project,
+    splits: Collection[str],
+    kinds: Collection[str] = (),
+    use_cases: Collection[str] = (),
+) -> QuerySet[Prompt]:
+    """The project's prompts of these splits, kinds and use cases (none named: all), by number.
+
+    Of those that labelers wrote only what has settled, in its latest version.
+    """
+    prompts = Prompt.objects.current().filter(project=project, split__in=splits)
+    if kinds:
+        prompts = prompts.filter(kind__in=kinds)
+    if use_cases:
+        prompts = prompts.filter(use_case__in=use_cases)
+    return prompts.order_by("pk")
 
 
 def prompt_counts(

@@ -7,6 +7,7 @@ from math import sqrt
 from django.db.models import Avg, Case, Count, F, FloatField, Q, QuerySet, Value, When
 
 from labelapp.models import ModelVersion, Project, Prompt, Round, Vote
+from labelapp.selectors.lists import prompts_fitting
 
 Z = 1.959964
 """Of a 95 % interval."""
@@ -25,12 +26,7 @@ def prompts_of_pairs(
     project: Project, split: str, kinds: Collection[str] = (), use_cases: Collection[str] = ()
 ) -> QuerySet[Prompt]:
     """The prompts that pairs of a round may answer."""
-    prompts = project.prompts.filter(split=split)
-    if kinds:
-        prompts = prompts.filter(kind__in=kinds)
-    if use_cases:
-        prompts = prompts.filter(use_case__in=use_cases)
-    return prompts.order_by("pk")
+    return prompts_fitting(project, [split], kinds, use_cases)
 
 
 # --- what the votes say

@@ -16,7 +16,6 @@ from labelapp.models import (
     InstructionVersion,
     ModelVersion,
     Project,
-    Prompt,
     PromptKind,
     Round,
     Run,
@@ -24,6 +23,7 @@ from labelapp.models import (
     Task,
     User,
 )
+from labelapp.selectors.lists import prompts_fitting
 from labelapp.selectors.pairs import prompts_of_pairs
 from labelapp.services.handout import Handout, check_range, handout_checked
 from labelapp.services.pairs import Pairs, pairs_checked
@@ -59,12 +59,8 @@ def prompts_for_labeling(
     project: Project, kinds: Collection[str] = (), use_cases: Collection[str] = ()
 ) -> "list[int]":
     """Ids of the prompts that may be labeled: never those of the test split."""
-    prompts = Prompt.objects.current().filter(project=project, split__in=[Split.TRAIN, Split.VALID])
-    if kinds:
-        prompts = prompts.filter(kind__in=kinds)
-    if use_cases:
-        prompts = prompts.filter(use_case__in=use_cases)
-    return list(prompts.order_by("pk").values_list("pk", flat=True))
+    prompts = prompts_fitting(project, [Split.TRAIN, Split.VALID], kinds, use_cases)
+    return list(prompts.values_list("pk", flat=True))
 
 
 def _tasks(

@@ -14,10 +14,11 @@ from pytest_django import Settings
 
 from labelapp.api import writing
 from labelapp.errors import BadInput, StateConflict
-from labelapp.models import Assignment, Project, Prompt, User
+from labelapp.models import Assignment, Project, Prompt, Split, User
 from labelapp.selectors.burndown import round_burndown
 from labelapp.selectors.exports import export_lines
 from labelapp.selectors.lists import prompt_counts, prompts_list
+from labelapp.selectors.pairs import prompts_of_pairs
 from labelapp.selectors.progress import labeler_progress, round_progress
 from labelapp.services.aftercare import correction_open, label_undo
 from labelapp.services.prompts import PromptInput, demonstrations_import
@@ -91,6 +92,9 @@ def seen(project: Project, labeler: User) -> dict[str, int]:
     curve = round_burndown(round_)["series"]["prompt"]
     return {
         "the next round": len(prompts_for_labeling(project)),
+        "pairs of the next round": sum(
+            prompts_of_pairs(project, split).count() for split in Split.values
+        ),
         "prompts page": prompts_list(project).count(),
         "new round's form": prompt_counts(project).fitting,
         "round page": kind.submitted,
