@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import IO, Any
 
+from django.utils.translation import gettext as _
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
+
+from labelapp.texts import storable
 
 
 class StorableJSONParser(JSONParser):
@@ -20,16 +23,7 @@ class StorableJSONParser(JSONParser):
             data = super().parse(stream, media_type, parser_context)
             whole = storable(data)
         except RecursionError:
-            raise ParseError("This is nested too deeply.") from None
+            raise ParseError(_("This is nested too deeply.")) from None
         if not whole:
-            raise ParseError("A text here holds a NUL or half a character; take it out.")
+            raise ParseError(_("A text here holds a NUL or half a character; take it out."))
         return data
-
-
-def storable(data: Any) -> bool:
-    """Whether all texts in ``data``, keys among them, can be stored."""
-    if isinstance(data, str):
-        return "\x00" not in data and not any("\ud800" <= c <= "\udfff" for c in data)
-    if isinstance(data, dict):
-        return all(storable(each) for pair in data.items() for each in pair)
-    return not isinstance(data, list) or all(map(storable, data))

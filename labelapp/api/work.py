@@ -175,8 +175,8 @@ class SubmitView(LabelerView):
             written = written_prompt_submit(**asked, **data)
             return Response({"state": self.own(assignment_id).state, "label_id": written.pk})
         else:
-            label, whole = text_submit(**asked, **data)
-            if not whole:
+            label = text_submit(**asked, **data)
+            if label.before_ranking:  # which is still to come
                 return Response({"state": "written", "label_id": label.pk})
         state = Assignment.State.SURPLUS if label.surplus else Assignment.State.SUBMITTED
         return Response({"state": state, "label_id": label.pk})

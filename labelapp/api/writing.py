@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.utils.translation import gettext as _
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,7 +23,7 @@ class PreviewInput(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if len(attrs) != 1:
-            raise serializers.ValidationError({"text": "Send text (an answer) or prompt."})
+            raise serializers.ValidationError({"text": _("Send text (an answer) or prompt.")})
         return attrs
 
 

@@ -61,6 +61,11 @@ class Demonstration(Label):
     def __str__(self) -> str:
         return self.text[:60]
 
+    @property
+    def before_ranking(self) -> bool:
+        """Whether it is what a labeler wrote before they see the answers they rank."""
+        return self.assignment is not None and self.assignment.task.kind == Task.Kind.RANKING
+
 
 class Ranking(Label):
     """One labeler's ranking of the answers of one task."""

@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from labelapp.errors import BadInput, NotFound, StateConflict
 from labelapp.models import LETTERS, Flag, Note, Project, Thread, User
 from labelapp.services.assignments import assignment_lock
+from labelapp.texts import storable
 
 WORDS_LIMIT = 500
 NOTE_LIMIT = 2000
@@ -19,7 +20,7 @@ NOTES_LIMIT = 200
 
 def _text(text: str, *, limit: int, name: str) -> str:
     text = text.strip()
-    if len(text) > limit or "\x00" in text:
+    if len(text) > limit or not storable(text):
         raise BadInput(
             _("Keep it to plain text of at most %(limit)s characters.")
             % {"limit": number_format(limit, force_grouping=True)},

@@ -29,6 +29,7 @@ from labelapp.services.handing_in import (
 )
 from labelapp.services.ranking_rows import ranking_write
 from labelapp.services.ratings import ratings_checked, ratings_store
+from labelapp.texts import storable
 
 TEXT_LIMIT = 60_000
 
@@ -37,33 +38,13 @@ def _text_checked(text: str) -> str:
     text = text.strip()
     if not text:
         raise BadInput(_("Write an answer before you submit."), fields={"text": _("Empty.")})
-    if len(text) > TEXT_LIMIT or "\x00" in text:
+    if len(text) > TEXT_LIMIT or not storable(text):
         raise BadInput(
             _("The answer must be plain text of at most %(limit)s characters.")
             % {"limit": number_format(TEXT_LIMIT, force_grouping=True)},
             fields={"text": _("Too long or not text.")},
         )
     return text
-
-
-@transaction.atomic
-def demonstration_submit(
-    *,
-    assignment_id: UUID,
-    labeler: User,
-    text: str,
-    client_id: UUID,
-    active_ms: int | None = None,
-    idle_ms: int | None = None,
-    draft: dict[str, Any] | None = None,
-    project: Project | None = None,
-) -> Demonstration:
-    """Store a written completion. The same ``client_id`` again gives the same row.
-
-    ``draft`` is the page as it stood, with which an undo opens it again.
-    """
-    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
-    return _demonstration(assignment, text, client_id, active_ms, idle_ms, draft)
 
 
 @transaction.atomic
@@ -77,15 +58,20 @@ def text_submit(
     idle_ms: int | None = None,
     draft: dict[str, Any] | None = None,
     project: Project | None = None,
-) -> tuple[Demonstration, bool]:
-    """What the task asks a text for, and whether the task is handed in with it.
+) -> Demonstration:
+    """Store a text: a demonstration, which hands the task in, or one's own answer before a ranking.
 
-    A demonstration is; the answer of one's own that comes before a ranking is not.
+    After the latter the task stays the labeler's, and the draft and the counts of time begin anew.
+    The same ``client_id`` again gives the same row. ``draft`` is the page as it stood, with which
+    an undo opens it again.
     """
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
     if assignment.task.kind == Task.Kind.RANKING:
-        return _own_answer(assignment, text, client_id, active_ms, idle_ms), False
-    return _demonstration(assignment, text, client_id, active_ms, idle_ms, draft), True
+        written = _own_answer(assignment, text, client_id, active_ms, idle_ms)
+    else:
+        written = _demonstration(assignment, text, client_id, active_ms, idle_ms, draft)
+    written.assignment = assignment
+    return written
 
 
 def _demonstration(
@@ -112,26 +98,6 @@ def _demonstration(
     return demonstration
 
 
-@transaction.atomic
-def own_answer_submit(
-    *,
-    assignment_id: UUID,
-    labeler: User,
-    text: str,
-    client_id: UUID,
-    active_ms: int | None = None,
-    idle_ms: int | None = None,
-    project: Project | None = None,
-) -> Demonstration:
-    """Store what a labeler writes before they see the answers they rank; the task stays theirs.
-
-    The draft and the counts of time begin anew for the ranking. The same ``client_id``
-    again gives the same row.
-    """
-    assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler, project=project)
-    return _own_answer(assignment, text, client_id, active_ms, idle_ms)
-
-
 def _own_answer(
     assignment: Assignment,
     text: str,
@@ -139,7 +105,6 @@ def _own_answer(
     active_ms: int | None,
     idle_ms: int | None,
 ) -> Demonstration:
-    expect_kind(assignment, Task.Kind.RANKING)
     if not assignment.task.round.write_first:
         raise BadInput(_("This task asks for a ranking, not for a text."))
     earlier = earlier_submit(Demonstration, assignment, client_id)

@@ -23,6 +23,7 @@ from labelapp.models import (
 from labelapp.models.prompts import conversation_text, text_fingerprint
 from labelapp.pseudonyms import labeler_pseudonym
 from labelapp.services.settling import undos_wait
+from labelapp.texts import storable
 
 AUTHOR_LIMIT = 200
 """Prompts of one author at most (InstructGPT, appendix A)."""
@@ -72,7 +73,7 @@ def _text(plain: dict[str, Any], name: str, *, required: bool = True, limit: int
     if not isinstance(value, str):
         raise BadInput(_("%(name)s must be text.") % {"name": name}, fields={name: _("Not text.")})
     value = value.strip()
-    if len(value) > limit or "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
+    if len(value) > limit or not storable(value):
         raise BadInput(
             _("%(name)s must be text of at most %(limit)s characters.")
             % {"name": name, "limit": number_format(limit, force_grouping=True)},

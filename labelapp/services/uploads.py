@@ -23,6 +23,7 @@ from labelapp.services.prompts import (
     prompt_checked,
     prompts_create,
 )
+from labelapp.texts import storable
 
 FILE_BYTES = 20_000_000
 ROWS_LIMIT = 50_000
@@ -91,7 +92,7 @@ def _demonstration_fields(plain: dict[str, Any]) -> tuple[dict[str, Any], str]:
         completion = completion[0].get("content")  # TRL's conversational form
     if not isinstance(completion, str) or not completion.strip():
         raise BadInput(_("completion is missing."))
-    if len(completion) > TEXT_LIMIT or "\x00" in completion:
+    if len(completion) > TEXT_LIMIT or not storable(completion):
         raise BadInput(
             _("completion must be text of at most %(limit)s characters.")
             % {"limit": number_format(TEXT_LIMIT, force_grouping=True)}

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from labelapp.models import Assignment, Demonstration, Project, Ranking, Round, User, Vote
 from labelapp.services.assignments import assignment_claim_next
-from labelapp.services.labels import demonstration_submit, ranking_submit
+from labelapp.services.labels import ranking_submit, text_submit
 from tests.factories import client_id, make_member, make_project, make_round, make_task
 
 GROUPS = [["C"], ["A", "D"], ["B"]]
@@ -55,7 +55,7 @@ def submit(assignment: Assignment, labeler: User, text: str = "Tea.") -> Demonst
     asked = {"assignment_id": assignment.pk, "labeler": labeler, "client_id": client_id()}
     if assignment.task.kind == "ranking":
         return ranking_submit(**asked, groups=GROUPS)
-    return demonstration_submit(**asked, text=text)
+    return text_submit(**asked, text=text)
 
 
 def settle() -> None:

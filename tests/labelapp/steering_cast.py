@@ -21,7 +21,7 @@ from labelapp.models import (
 )
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.services.concerns import flag_raise, note_ask
-from labelapp.services.labels import demonstration_submit, ranking_submit
+from labelapp.services.labels import ranking_submit, text_submit
 from labelapp.services.snapshots import snapshot_freeze
 from labelapp.services.trainings import training_start
 from labelapp.services.uploads import upload_preview
@@ -60,7 +60,7 @@ def demonstrate(project: Project, labeler: User, text: str = "Because it is so."
     """The labeler takes the next demonstration task and hands it in."""
     claimed = assignment_claim_next(project=project, labeler=labeler, kind="demonstration")
     assert claimed is not None
-    demonstration_submit(
+    text_submit(
         assignment_id=claimed.pk, labeler=labeler, text=text, client_id=client_id(), active_ms=0
     )
 

@@ -10,7 +10,7 @@ from django.test import Client
 from labelapp.models import Demonstration, Project, Prompt, Round, Task, Upload
 from labelapp.selectors.exports import export_lines
 from labelapp.services.assignments import assignment_claim_next
-from labelapp.services.labels import demonstration_submit
+from labelapp.services.labels import text_submit
 from labelapp.services.snapshots import snapshot_freeze
 from labelapp.services.uploads import upload_apply, upload_preview
 from labelapp.store import snapshot_folder
@@ -127,9 +127,7 @@ def test_the_page_shows_the_turns_and_the_snapshot_carries_them(store: Path) -> 
     assert "<strong>Ferns</strong> do." in page
     assert "The assistant's next turn, by you" in page
 
-    demonstration_submit(
-        assignment_id=claimed.pk, labeler=labeler, text="Hostas do.", client_id=client_id()
-    )
+    text_submit(assignment_id=claimed.pk, labeler=labeler, text="Hostas do.", client_id=client_id())
     snapshot = snapshot_freeze(project=project, kind="demonstrations")
     (row,) = read_rows(snapshot_folder(snapshot.name) / "rows.jsonl", DemonstrationRow)
     assert [{"role": turn.role, "content": turn.content} for turn in row.prompt] == TURNS

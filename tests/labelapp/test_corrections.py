@@ -16,7 +16,7 @@ from labelapp.selectors.lists import label_counts
 from labelapp.selectors.progress import round_progress
 from labelapp.services.aftercare import correction_drop, correction_open, label_undo
 from labelapp.services.assignments import assignment_draft_save
-from labelapp.services.labels import demonstration_submit, ranking_submit
+from labelapp.services.labels import ranking_submit, text_submit
 from labelapp.services.rounds import round_close
 from labelapp.services.snapshots import snapshot_freeze
 from tests.factories import client_id, make_member, make_task
@@ -112,10 +112,10 @@ def test_a_correction_sent_twice_counts_once() -> None:
     opened(done)
     asked = {"assignment_id": done.assignment.pk, "labeler": done.labeler, "text": "Once."}
     used = client_id()
-    first = demonstration_submit(**asked, client_id=used)
-    assert demonstration_submit(**asked, client_id=used) == first
+    first = text_submit(**asked, client_id=used)
+    assert text_submit(**asked, client_id=used) == first
     with pytest.raises(StateConflict, match="already"):
-        demonstration_submit(**asked, client_id=client_id())
+        text_submit(**asked, client_id=client_id())
 
 
 def test_a_correction_keeps_its_draft_until_it_is_dropped() -> None:

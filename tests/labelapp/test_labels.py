@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 from labelapp.errors import BadInput, StateConflict
 from labelapp.models import Assignment, Demonstration, Project, Ranking, RankingPlace, User
 from labelapp.services.assignments import assignment_claim_next, assignments_lapse
-from labelapp.services.labels import demonstration_submit, ranking_submit
+from labelapp.services.labels import ranking_submit, text_submit
 from tests.factories import client_id, lapse, make_member, make_project, make_round, make_task
 
 pytestmark = pytest.mark.django_db
@@ -26,8 +26,8 @@ def claimed(kind: str = "demonstration", k: int = 4) -> tuple[Project, User, Ass
 def test_a_submit_sent_twice_counts_once() -> None:
     _, labeler, assignment = claimed()
     asked = {"assignment_id": assignment.pk, "labeler": labeler, "client_id": client_id()}
-    first = demonstration_submit(**asked, text="An answer.")
-    assert demonstration_submit(**asked, text="An answer.") == first
+    first = text_submit(**asked, text="An answer.")
+    assert text_submit(**asked, text="An answer.") == first
     assert Demonstration.objects.count() == 1
     assignment.refresh_from_db()
     assert assignment.state == Assignment.State.SUBMITTED
@@ -37,33 +37,27 @@ def test_a_submit_sent_twice_counts_once() -> None:
 def test_another_submit_for_the_same_task_is_refused() -> None:
     _, labeler, assignment = claimed()
     asked = {"assignment_id": assignment.pk, "labeler": labeler, "text": "An answer."}
-    demonstration_submit(**asked, client_id=client_id())
+    text_submit(**asked, client_id=client_id())
     with pytest.raises(StateConflict, match="already"):
-        demonstration_submit(**asked, client_id=client_id())
+        text_submit(**asked, client_id=client_id())
 
 
 def test_a_client_id_of_another_task_is_refused() -> None:
     project, labeler, assignment = claimed()
     make_task(assignment.task.round)
     used = client_id()
-    demonstration_submit(
-        assignment_id=assignment.pk, labeler=labeler, text="An answer.", client_id=used
-    )
+    text_submit(assignment_id=assignment.pk, labeler=labeler, text="An answer.", client_id=used)
     following = assignment_claim_next(project=project, labeler=labeler)
     assert following is not None
     with pytest.raises(BadInput, match="another task"):
-        demonstration_submit(
-            assignment_id=following.pk, labeler=labeler, text="More.", client_id=used
-        )
+        text_submit(assignment_id=following.pk, labeler=labeler, text="More.", client_id=used)
 
 
 @pytest.mark.parametrize("text", ["", " \n ", "nul \x00 byte", "x" * 60_001])
 def test_a_demonstration_must_be_text_of_a_bearable_length(text: str) -> None:
     _, labeler, assignment = claimed()
     with pytest.raises(BadInput):
-        demonstration_submit(
-            assignment_id=assignment.pk, labeler=labeler, text=text, client_id=client_id()
-        )
+        text_submit(assignment_id=assignment.pk, labeler=labeler, text=text, client_id=client_id())
     assignment.refresh_from_db()
     assert assignment.state == Assignment.State.LEASED
 
@@ -113,16 +107,14 @@ def test_empty_groups_between_places_do_not_count() -> None:
 def test_a_ranking_cannot_be_handed_in_as_a_demonstration() -> None:
     _, labeler, assignment = claimed("ranking")
     with pytest.raises(BadInput, match="Ranking, not Demonstration"):
-        demonstration_submit(
-            assignment_id=assignment.pk, labeler=labeler, text="Hm.", client_id=client_id()
-        )
+        text_submit(assignment_id=assignment.pk, labeler=labeler, text="Hm.", client_id=client_id())
 
 
 def test_a_late_answer_counts_where_its_place_is_still_free() -> None:
     _, labeler, assignment = claimed()
     lapse(assignment)
     assignments_lapse()
-    late = demonstration_submit(
+    late = text_submit(
         assignment_id=assignment.pk, labeler=labeler, text="Late.", client_id=client_id()
     )
     assert late.surplus is False
@@ -134,7 +126,7 @@ def test_a_late_answer_is_kept_as_surplus_where_its_place_is_taken() -> None:
     assignments_lapse()
     other = make_member(project)
     assert assignment_claim_next(project=project, labeler=other) is not None
-    late = demonstration_submit(
+    late = text_submit(
         assignment_id=assignment.pk, labeler=labeler, text="Late.", client_id=client_id()
     )
     assert late.surplus is True
@@ -146,7 +138,7 @@ def test_labels_of_simulated_labelers_are_marked() -> None:
     _, labeler, assignment = claimed()
     labeler.simulated = True
     labeler.save()
-    label = demonstration_submit(
+    label = text_submit(
         assignment_id=assignment.pk, labeler=labeler, text="Drawn.", client_id=client_id()
     )
     assert label.simulated is True

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from labelapp.models import Assignment, Invite, Membership, Project, Role, Task, User
 from labelapp.services.assignments import assignment_claim_next
-from labelapp.services.labels import demonstration_submit
+from labelapp.services.labels import text_submit
 from labelapp.services.people import invite_create, password_reset_link
 from tests import factories
 
@@ -231,7 +231,7 @@ def test_the_day_is_counted(project: Project, labeler: User) -> None:
     factories.make_task(factories.make_round(project))
     claimed = assignment_claim_next(project=project, labeler=labeler)
     assert claimed is not None
-    demonstration_submit(
+    text_submit(
         assignment_id=claimed.pk, labeler=labeler, text="Tea.", client_id=factories.client_id()
     )
     assert "You have handed in 1 task today." in page(signed_in(labeler), "/p/garden/work/")
@@ -316,7 +316,7 @@ def test_a_finished_task_leads_to_its_label(project: Project, labeler: User) -> 
     factories.make_task(factories.make_round(project))
     assignment = assignment_claim_next(project=project, labeler=labeler)
     assert assignment is not None
-    demonstration_submit(
+    text_submit(
         assignment_id=assignment.pk, labeler=labeler, text="Tea.", client_id=factories.client_id()
     )
     response = signed_in(labeler).get(f"/p/garden/task/{assignment.pk}/")

@@ -7,7 +7,7 @@ from labelapp.errors import BadInput, StateConflict
 from labelapp.models import Round, Run, Task
 from labelapp.selectors.progress import labeler_progress, round_progress
 from labelapp.services.assignments import assignment_claim_next
-from labelapp.services.labels import demonstration_submit
+from labelapp.services.labels import text_submit
 from labelapp.services.prompts import split_of_author
 from labelapp.services.rounds import instructions_add, round_close, round_open
 from tests.factories import (
@@ -117,7 +117,7 @@ def test_work_in_hand_may_be_handed_in_after_the_round_closed() -> None:
     assignment = assignment_claim_next(project=project, labeler=labeler)
     assert assignment is not None
     round_close(round=round_)
-    label = demonstration_submit(
+    label = text_submit(
         assignment_id=assignment.pk, labeler=labeler, text="Just in time.", client_id=client_id()
     )
     assert label.surplus is False
@@ -133,9 +133,7 @@ def test_progress_is_counted_in_few_queries(django_assert_max_num_queries) -> No
     labeler = make_member(project)
     assignment = assignment_claim_next(project=project, labeler=labeler, kind="demonstration")
     assert assignment is not None
-    demonstration_submit(
-        assignment_id=assignment.pk, labeler=labeler, text="One.", client_id=client_id()
-    )
+    text_submit(assignment_id=assignment.pk, labeler=labeler, text="One.", client_id=client_id())
     assignment_claim_next(project=project, labeler=labeler, kind="ranking")
     with django_assert_max_num_queries(4):
         demonstrations, rankings = round_progress(round_)

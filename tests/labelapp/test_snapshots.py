@@ -12,7 +12,7 @@ from labelapp.errors import BadInput, SnapshotMismatch
 from labelapp.models import Demonstration, Project, Ranking, Round, Snapshot, Task
 from labelapp.pseudonyms import labeler_pseudonym
 from labelapp.services.assignments import assignment_claim_next
-from labelapp.services.labels import demonstration_submit, ranking_submit
+from labelapp.services.labels import ranking_submit, text_submit
 from labelapp.services.prompts import split_of_author
 from labelapp.services.snapshots import prompts_freeze, snapshot_freeze
 from labelapp.store import snapshot_folder
@@ -33,7 +33,7 @@ def demonstrate(project: Project, round_: Round, text: str = "Because.") -> Demo
     make_task(round_)
     claimed = assignment_claim_next(project=project, labeler=labeler, kind="demonstration")
     assert claimed is not None
-    return demonstration_submit(
+    return text_submit(
         assignment_id=claimed.pk, labeler=labeler, text=text, client_id=client_id(), active_ms=0
     )
 

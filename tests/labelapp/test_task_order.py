@@ -31,7 +31,7 @@ from labelapp.services.disagreement import (
     task_priorities_set,
     tasks_compare,
 )
-from labelapp.services.labels import demonstration_submit, ranking_submit
+from labelapp.services.labels import ranking_submit, text_submit
 from labelapp.services.rounds import round_close, round_open
 from tests.factories import lapse, make_member, make_project, make_prompts, make_round, make_task
 
@@ -45,7 +45,7 @@ def claim(project: Project, labeler: User) -> Assignment:
 
 
 def hand_in(assignment: Assignment) -> None:
-    demonstration_submit(
+    text_submit(
         assignment_id=assignment.pk,
         labeler=assignment.labeler,
         text="It is so.",

@@ -27,7 +27,7 @@ from labelapp.services.assignments import (
     assignment_draft_save,
     assignments_lapse,
 )
-from labelapp.services.labels import demonstration_submit
+from labelapp.services.labels import text_submit
 from labelapp.services.settling import undos_wait
 from labelapp.services.snapshots import snapshot_freeze
 from labelapp.services.trainings import training_label_counts
@@ -143,7 +143,7 @@ def test_undo_puts_every_answer_back_in_its_place() -> None:
 def test_undo_keeps_what_else_the_page_held() -> None:
     done = handed_in()
     undo(done)
-    demonstration_submit(
+    text_submit(
         assignment_id=done.assignment.pk,
         labeler=done.labeler,
         text="Tea.",
@@ -168,7 +168,7 @@ def test_a_submit_that_was_taken_back_and_arrives_again_is_refused() -> None:
     assert sent is not None
     undo(done)
     with pytest.raises(StateConflict, match="took this submit back"):
-        demonstration_submit(
+        text_submit(
             assignment_id=done.assignment.pk, labeler=done.labeler, text="Tea.", client_id=sent
         )
     assert not Demonstration.objects.exists()

@@ -114,11 +114,12 @@ def test_demonstrations_bring_their_prompts_along() -> None:
             {"prompt": "Name a river.", "completion": "The Nile."},
             {"prompt": "Name a river.", "completion": "The  Nile."},
             {"prompt": "No answer."},
+            {"prompt": "Half a character.", "completion": "\ud800"},
         ),
         kind="demonstrations",
         project=project,
     )
-    assert [problem["line"] for problem in upload.problems] == [3, 4]
+    assert [problem["line"] for problem in upload.problems] == [3, 4, 5]
     assert upload_apply(upload=upload) == 2
     assert Prompt.objects.count() == 1
     assert set(Demonstration.objects.values_list("text", "source")) == {

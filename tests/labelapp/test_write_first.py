@@ -12,7 +12,7 @@ from labelapp.models import Assignment, Demonstration, Ranking, Round, Sample, U
 from labelapp.selectors.burndown import round_burndown
 from labelapp.selectors.progress import round_progress
 from labelapp.services.assignments import assignment_claim_next, assignment_draft_save
-from labelapp.services.labels import demonstration_submit, own_answer_submit, ranking_submit
+from labelapp.services.labels import ranking_submit, text_submit
 from tests.factories import client_id, make_member, make_project, make_round, make_task
 
 pytestmark = pytest.mark.django_db
@@ -43,7 +43,7 @@ def own(assignment: Assignment, labeler: User, **changes: object) -> Demonstrati
         "text": "What I would say.",
         "client_id": client_id(),
     }
-    return own_answer_submit(**asked | changes)  # type: ignore[arg-type]
+    return text_submit(**asked | changes)  # type: ignore[arg-type]
 
 
 def test_neither_page_nor_api_has_the_answers_before_ones_own_is_written(
@@ -125,9 +125,7 @@ def test_without_the_setting_a_ranking_takes_no_text(claimed: Assignment, labele
     with pytest.raises(BadInput, match="not for a text"):
         own(claimed, labeler)
     with pytest.raises(BadInput, match="Ranking, not Demonstration"):
-        demonstration_submit(
-            assignment_id=claimed.pk, labeler=labeler, text="Hm.", client_id=client_id()
-        )
+        text_submit(assignment_id=claimed.pk, labeler=labeler, text="Hm.", client_id=client_id())
 
 
 def test_it_is_no_demonstration_task_in_the_rounds_counts(

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from labelapp.models import Assignment, Project, Round
 from labelapp.services.assignments import assignment_claim_next, assignment_draft_save
-from labelapp.services.labels import demonstration_submit
+from labelapp.services.labels import text_submit
 from labelapp.store import model_folder
 from labelapp.tokens import token_count
 from tests.factories import client_id, make_member, make_project, make_round, make_task
@@ -107,7 +107,7 @@ def test_active_and_idle_time_together_never_exceed_what_has_passed() -> None:
     saved = assignment_draft_save(**asked, draft={}, active_ms=30_000, idle_ms=86_400_000)
     assert saved.active_ms == 40_000  # never counted back
     assert 59_000 < saved.idle_ms < 70_000
-    label = demonstration_submit(**asked, text="Tea.", client_id=client_id(), active_ms=45_000)
+    label = text_submit(**asked, text="Tea.", client_id=client_id(), active_ms=45_000)
     saved.refresh_from_db()
     assert (label.active_ms, label.idle_ms) == (saved.active_ms, saved.idle_ms)
     assert label.active_ms == 45_000

@@ -22,7 +22,7 @@ from labelapp.models import (
 )
 from labelapp.selectors.registry import current_version
 from labelapp.services.assignments import assignment_claim_next
-from labelapp.services.labels import demonstration_submit, ranking_submit
+from labelapp.services.labels import ranking_submit, text_submit
 from labelapp.services.rounds import instructions_add, round_close, round_open
 from labelapp.services.runs import evaluation_sampling_queue
 from labelapp.services.trainings import training_retry, training_start
@@ -88,7 +88,7 @@ def label_all(round_: Round) -> int:
     while claimed := assignment_claim_next(project=round_.project, labeler=labeler):
         handed_in = {"assignment_id": claimed.pk, "labeler": labeler, "client_id": client_id()}
         if claimed.task.kind == Task.Kind.DEMONSTRATION:
-            demonstration_submit(**handed_in, text="A short answer in plain words.")
+            text_submit(**handed_in, text="A short answer in plain words.")
         else:
             letters = "ABCDEFGHI"[: len(claimed.shown_order)]
             ranking_submit(**handed_in, groups=[[letter] for letter in letters])
