@@ -106,7 +106,7 @@ def test_empty_groups_between_places_do_not_count() -> None:
 
 def test_a_ranking_cannot_be_handed_in_as_a_demonstration() -> None:
     _, labeler, assignment = claimed("ranking")
-    with pytest.raises(BadInput, match="Ranking, not Demonstration"):
+    with pytest.raises(BadInput, match="asks for a ranking, not for a text"):
         text_submit(assignment_id=assignment.pk, labeler=labeler, text="Hm.", client_id=client_id())
 
 
