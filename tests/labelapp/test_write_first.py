@@ -124,8 +124,6 @@ def test_without_the_setting_a_ranking_takes_no_text(claimed: Assignment, labele
     Round.objects.update(write_first=False)
     with pytest.raises(BadInput, match="not for a text"):
         own(claimed, labeler)
-    with pytest.raises(BadInput, match="Ranking, not Demonstration"):
-        text_submit(assignment_id=claimed.pk, labeler=labeler, text="Hm.", client_id=client_id())
 
 
 def test_it_is_no_demonstration_task_in_the_rounds_counts(
