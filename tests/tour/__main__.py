@@ -21,7 +21,7 @@ from tests.tour.demo import ROOT, Demo, TourError, demo_check
 from tests.tour.scenes import prepare, training_stop
 from tests.tour.stops import STOPS, Stop
 
-QUALITY = 45
+QUALITY = 40
 LIMIT = 4_000_000
 """Bytes of all pictures together."""
 SIZES = {"desktop": (1440, 800, 1250, 1), "phone": (390, 760, 1200, 1.25)}
@@ -53,7 +53,7 @@ def main() -> int:
             prepare(demo, _say)
             pictures = options.docs / "tour"
             pictures.mkdir(parents=True, exist_ok=True)
-            for stop in STOPS:
+            for stop in sorted(STOPS, key=lambda each: each.late):
                 _say(stop.heading)
                 shoot(stop.go(demo), pictures, stop.file)
                 if stop.page == "training":

@@ -4,7 +4,7 @@ from typing import Any
 
 from playwright.sync_api import Page
 
-from tests.tour.demo import Demo, TourError, patiently, written_answers
+from tests.tour.demo import PROJECT, Demo, TourError, patiently, written_answers
 
 WRITER, RANKER, AUTHOR = "labeler1", "labeler2", "labeler3"
 HANDED_IN = 13
@@ -31,13 +31,22 @@ ROUND = {
     "live_prompting": True,
     "rating_fields": True,
 }
+NOTHING = {name: "0" for name in ROUND if name.endswith("_wanted")}
+PAIRS = NOTHING | {
+    "pairs_wanted": "4",
+    "overlap": "2",
+    "temperature": "0.7",
+    "max_new_tokens": "48",
+    "opponent": True,
+}
+"""A round of nothing but pairs, with the last opponent that the page offers."""
 
 
 def prepare(demo: Demo, say: Any) -> dict[str, dict[str, Any]]:
     """Bring the demo so far that each page has something to show; the tasks in hand, by who has them."""
     if not _round_fits(demo):
         say("opening a round that asks for ratings and for prompts")
-        _round_open(demo)
+        _round_open(demo, ROUND)
         _answers_wait(demo, say)
         say("handing in answers and rankings")
         _hand_in(demo)
@@ -59,16 +68,21 @@ def prepare(demo: Demo, say: Any) -> dict[str, dict[str, Any]]:
 
 def _round_fits(demo: Demo) -> bool:
     """Whether the open round has tasks of all kinds and asks for ratings; what is in hand otherwise is skipped."""
-    ranking, prompt = demo.take(RANKER, "ranking"), demo.take(AUTHOR, "prompt")
-    if prompt.get("kind") == "prompt" and ranking.get("rating_fields"):
+    hands = {
+        WRITER: demo.take(WRITER, "demonstration"),
+        RANKER: demo.take(RANKER, "ranking"),
+        AUTHOR: demo.take(AUTHOR, "prompt"),
+    }
+    of_all_kinds = all(hands.values()) and hands[AUTHOR]["kind"] == "prompt"
+    if of_all_kinds and hands[RANKER].get("rating_fields"):
         return True
-    for name, task in ((RANKER, ranking), (AUTHOR, prompt)):
+    for name, task in hands.items():
         if task:
             demo.skip(name, task)
     return False
 
 
-def _round_open(demo: Demo) -> None:
+def _round_open(demo: Demo, wanted: dict[str, Any]) -> None:
     page = demo.at("admin", "rounds/")
     opened = page.locator("tr:has(.chip.good) a").first
     if opened.count():
@@ -84,13 +98,14 @@ def _round_open(demo: Demo) -> None:
                 const form = document.querySelector("form:has([name=k])");
                 for (const [name, value] of Object.entries(wanted)) {
                     for (const field of form.querySelectorAll(`[name=${name}]`)) {
-                        if (value === true) field.checked = true;
+                        if (field.localName === "select" && value === true) field.selectedIndex = field.options.length - 1;
+                        else if (value === true) field.checked = true;
                         else field.value = value;
                     }
                 }
                 form.requestSubmit();
             }""",
-            ROUND,
+            wanted,
         )
     if page.url.endswith("/new/"):
         raise TourError("The demo did not open a round; open one by hand, and start again.")
@@ -220,3 +235,41 @@ def _training(demo: Demo, say: Any) -> None:
         return page.locator("[data-chart] canvas").count() > 0
 
     patiently(charted, seconds=300, page=page)
+    say("waiting for the tuned model")
+    page = demo.person("admin", "models")
+
+    def tuned() -> bool:
+        page.goto(f"{PROJECT}/models/")
+        return page.locator(".version-name a").count() > 1
+
+    if not patiently(tuned, seconds=900, page=page):
+        raise TourError("SFT has not ended after a quarter of an hour; its page says why.")
+
+
+def pairs_wait(demo: Demo) -> None:
+    """A round of pairs, whose answers are drawn: the tuned model beside the one it comes from."""
+    _round_open(demo, PAIRS)
+    if not patiently(lambda: _pair(demo, RANKER), seconds=400, page=demo.person(RANKER)):
+        raise TourError("No pair has come after some minutes; the page of the round says why.")
+
+
+def pairs_vote(demo: Demo) -> None:
+    """Votes on all pairs that are left, so that the round has results."""
+    votes = {
+        RANKER: ("left", "right", "tie", "left"),
+        AUTHOR: ("right", "right", "both_bad", "left"),
+    }
+    for name, choices in votes.items():
+        for choice in choices:
+            task = _pair(demo, name)
+            if task:
+                demo.submit(name, task, choice=choice)
+
+
+def _pair(demo: Demo, name: str) -> dict[str, Any]:
+    """A pair in hand; what is left in hand of the round before is skipped."""
+    task = demo.take(name, "pairwise")
+    if task and task["kind"] != "pairwise":
+        demo.skip(name, task)
+        task = demo.take(name, "pairwise")
+    return task

@@ -22,6 +22,8 @@ class Stop:
     go: Callable[[Demo], Page]
     part: str = ""
     """The part of the tour that begins here."""
+    late: bool = False
+    """Its pictures are taken after those of the others: it changes the round that they show."""
 
 
 LABELERS, ADMINS, RESEARCHERS = "The labeler", "The admin", "The researcher"
@@ -78,6 +80,16 @@ STOPS = (
         "answer, ties included, and reads aloud as a sentence. A soft note tells where the order and the ratings disagree.",
         "Four answers in columns, and at the foot the order as chips: B before A and D.",
         ways.ranking,
+    ),
+    Stop(
+        "task",
+        "pair",
+        "Compare two models",
+        "To evaluate, two versions answer prompts that training never saw. A, B, a tie, or both bad; which side each "
+        "stands on is drawn and kept, and who wrote which is shown afterwards, if the round says so.",
+        "One prompt, two answers side by side, and four choices at the foot.",
+        ways.pair,
+        late=True,
     ),
     Stop(
         "task",
@@ -171,6 +183,15 @@ STOPS = (
         "Figures and the burn-down move while people work. One button starts the training, and says what is missing.",
         "Progress of each kind of task, the button that starts a training, a chart, and who did what.",
         ways.first("admin", "rounds/", "tr:has(.chip.good) a"),
+    ),
+    Stop(
+        "round",
+        "round-pairs",
+        "What a comparison says",
+        "Win rates with their intervals, and how often the left side won: near a half, or labelers favour a side.",
+        "Two win rates, each with its interval on a line from 0 to 1.",
+        ways.pair_results,
+        late=True,
     ),
     Stop(
         "training",

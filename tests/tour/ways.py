@@ -6,7 +6,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from tests.tour.demo import PROJECT, Demo, written_answers
-from tests.tour.scenes import AUTHOR, RANKER, WRITER
+from tests.tour.scenes import AUTHOR, RANKER, WRITER, pairs_vote, pairs_wait
 
 TRAINING = "a[href*='/trainings/']"
 UPLOAD = (
@@ -79,6 +79,19 @@ def ranking(demo: Demo) -> Page:
     for key in "b1a2d2":
         page.keyboard.press(key)
     return page
+
+
+def pair(demo: Demo) -> Page:
+    pairs_wait(demo)
+    page = task(RANKER, "pairwise")(demo)
+    page.keyboard.press("b")
+    return page
+
+
+def pair_results(demo: Demo) -> Page:
+    pairs_vote(demo)
+    demo.person("admin").wait_for_timeout(12_000)  # until none of them can be taken back
+    return first("admin", "rounds/", "tr:has(.chip.good) a")(demo)
 
 
 def history_label(demo: Demo) -> Page:
