@@ -203,7 +203,7 @@ def instructions_list(project: Project) -> QuerySet[InstructionVersion]:
 
 
 def people_list(project: Project, *, words: str = "") -> QuerySet[Membership]:
-    """Members by name, each with ``demonstrations``, ``rankings`` and ``last_label_at``."""
+    """Members by name, each with ``demonstrations``, ``rankings``, ``votes`` and ``last_label_at``."""
     found = project.memberships.select_related("user")
     for word in words.split():
         found = found.filter(
@@ -220,6 +220,7 @@ def people_list(project: Project, *, words: str = "") -> QuerySet[Membership]:
         rankings=Count(
             "user__assignments", filter=done & Q(user__assignments__task__kind="ranking")
         ),
+        votes=Count("user__assignments", filter=done & Q(user__assignments__task__kind="pairwise")),
         last_label_at=Max("user__assignments__ended_at", filter=done),
     ).order_by("user__username")
 

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from labelapp.errors import BadInput
 from labelapp.models import Project, Role, Round, Run, Sample, Task, Vote
 from labelapp.selectors.exports import export_lines
+from labelapp.selectors.lists import people_list
 from labelapp.selectors.pairs import pair_results, wilson
 from labelapp.services.rounds import round_close, round_open
 from labelapp.services.runs import pair_sampling_queue, sampling_queue
@@ -198,6 +199,12 @@ def test_a_labeler_who_always_takes_the_left_one_is_seen() -> None:
         assert found.rate_on_left.value == 1.0
     if found.rate_on_right is not None:
         assert found.rate_on_right.value == 0.0
+
+
+def test_the_list_of_people_counts_their_votes() -> None:
+    label = voted()
+    person = people_list(label.project).get(user=label.labeler)
+    assert (person.votes, person.rankings, person.demonstrations) == (1, 0, 0)  # type: ignore[attr-defined]
 
 
 def test_wilson_by_hand() -> None:
