@@ -10,7 +10,7 @@ from typing import Any, Literal
 Settings = dict[str, Any]
 
 TRAINED = ("sft", "reward", "ppo")
-DEALT = (*TRAINED, "sample", "best")
+DEALT = (*TRAINED, "sample", "best", "score")
 """Stages that several processes share."""
 
 

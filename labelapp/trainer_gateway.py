@@ -195,11 +195,12 @@ def _config(stage: str, plain: Mapping[str, Any]) -> None:
         raise BadInput(str(error)) from None
 
 
-_NO_FOLDERS = {
+_NO_FOLDERS: dict[str, dict[str, Any]] = {
     "base": {"source": "-"},
     "text": {"model": "-"},
     "sample": {"model": "-", "prompts": "-"},
     "best": {"model": "-", "prompts": "-"},
+    "score": {"model": "-", "prompts": "-", "samples": "-", "rewards": ["-"]},
 }
 
 
