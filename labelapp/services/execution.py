@@ -21,6 +21,7 @@ from django.db import InterfaceError, OperationalError, connection
 from labelapp.errors import LabelappError
 from labelapp.models import Run
 from labelapp.run_logs import MetricsTail, failure_sentence
+from labelapp.selectors.judges import judges_of_run
 from labelapp.services.priorities import priorities_update
 from labelapp.services.run_leases import (
     run_cancelled,
@@ -31,7 +32,7 @@ from labelapp.services.run_leases import (
     run_release,
 )
 from labelapp.services.samples import samples_import
-from labelapp.services.scores import judges_of_run, scores_import
+from labelapp.services.scores import scores_import
 from labelapp.store import device_lock, model_folder, run_folder, snapshot_folder
 from labelapp.trainer_gateway import (
     FOLDER_BUSY,

@@ -7,33 +7,10 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from labelapp.errors import SnapshotMismatch, StateConflict
-from labelapp.models import ModelVersion, Project, Round, Run, RunInput, Sample, SampleScore
+from labelapp.models import Round, Run, Sample, SampleScore
+from labelapp.selectors.judges import JUDGE, judges_now, judges_of_run
 from labelapp.services.runs import run_queue, run_retry
 from labelapp.trainer_gateway import ScoreRow
-
-JUDGES = 3
-"""Reward models that score a round's answers, at most: with n of them, n (n - 1) / 2 orders are compared."""
-JUDGE = "reward-"
-"""Their role among the run's inputs, before their number from 1."""
-
-
-def judges_now(project: Project) -> list[ModelVersion]:
-    """The newest reward models that nobody refused, each of another training, at most JUDGES."""
-    usable = project.versions.filter(role=ModelVersion.Role.REWARD).exclude(
-        state=ModelVersion.State.REFUSED
-    )
-    of_training: dict[object, ModelVersion] = {}
-    for version in usable.select_related("run").order_by("-number"):
-        of_training.setdefault(version.run.training_id or version.pk, version)
-        if len(of_training) == JUDGES:
-            break
-    return list(of_training.values())
-
-
-def judges_of_run(run: Run) -> list[ModelVersion]:
-    """The reward models of a score run; a row of it names its own by its place here."""
-    given = RunInput.objects.filter(run=run, role__startswith=JUDGE).order_by("role")
-    return [each.version for each in given.select_related("version") if each.version is not None]
 
 
 @transaction.atomic
@@ -93,7 +70,10 @@ def scores_import(*, run: Run, rows: Sequence[ScoreRow]) -> int:
     scores = []
     for row in rows:
         if not 0 <= row.judge < len(judges) or not math.isfinite(row.score):
-            raise SnapshotMismatch(f"The scores of run {run.pk} have a row that cannot be: {row}.")
+            raise SnapshotMismatch(
+                _("The scores of run %(run)s have a row that cannot be: %(row)s.")
+                % {"run": run.pk, "row": row}
+            )
         sample = samples.get((int(row.prompt_id), row.index))
         if sample is not None:  # its task was closed before it came in
             scores.append(

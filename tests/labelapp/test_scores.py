@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 from labelapp.errors import SnapshotMismatch, StateConflict
 from labelapp.models import ModelVersion, Project, Ranking, Round, Run, Sample, SampleScore, Task
+from labelapp.selectors.judges import JUDGES, judges_now
 from labelapp.services import priorities
 from labelapp.services.assignments import assignment_claim_next
 from labelapp.services.disagreement import tasks_compare
@@ -24,7 +25,7 @@ from labelapp.services.rounds import round_close
 from labelapp.services.run_leases import run_claim, run_finish, runs_ready
 from labelapp.services.runs import run_cancel, sampling_queue
 from labelapp.services.samples import samples_import
-from labelapp.services.scores import JUDGES, judges_now, scores_import, scoring_retry
+from labelapp.services.scores import scores_import, scoring_retry
 from labelapp.store import model_folder, run_folder
 from labelapp.trainer_gateway import Outcome, SampleRow, ScoreRow
 from tests.factories import make_member, make_project, make_prompts, make_round, make_version
