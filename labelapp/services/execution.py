@@ -21,6 +21,8 @@ from django.db import InterfaceError, OperationalError, connection
 from labelapp.errors import LabelappError
 from labelapp.models import Run
 from labelapp.run_logs import MetricsTail, failure_sentence
+from labelapp.selectors.judges import judges_of_run
+from labelapp.services.priorities import priorities_update
 from labelapp.services.run_leases import (
     run_cancelled,
     run_claim,
@@ -30,12 +32,15 @@ from labelapp.services.run_leases import (
     run_release,
 )
 from labelapp.services.samples import samples_import
-from labelapp.store import device_lock, model_folder, snapshot_folder
+from labelapp.services.scores import scores_import
+from labelapp.store import device_lock, model_folder, run_folder, snapshot_folder
 from labelapp.trainer_gateway import (
     FOLDER_BUSY,
     STOPPED,
     Child,
     Outcome,
+    SampleRow,
+    ScoreRow,
     base_source,
     chunks,
     config_write,
@@ -95,7 +100,7 @@ def run_execute(*, run_id: UUID, worker: str, leaving: Callable[[], bool] = lamb
 
 def run_config_write(run: Run) -> None:
     """Write config.json of a run: its settings and the folders of its inputs."""
-    folders: dict[str, str] = {}
+    folders: dict[str, str | list[str]] = {}
     for given in run.inputs.select_related("snapshot", "version"):
         if given.snapshot is not None:
             folder = snapshot_folder(given.snapshot.name)
@@ -103,15 +108,24 @@ def run_config_write(run: Run) -> None:
             folder = model_folder(given.version.run_id)
         else:
             assert given.source_id is not None  # a constraint: exactly one of the three
-            drawn = given.role == "pretrain_text"
-            folder = (drawn_text_folder if drawn else model_folder)(given.source_id)
+            folder = _SOURCES.get(given.role, model_folder)(given.source_id)
         folders[given.role] = str(folder)
+    if run.stage == Run.Stage.SCORE:
+        folders = {role: folders[role] for role in ("model", "prompts", "samples")}
+        folders["rewards"] = [str(model_folder(each.run_id)) for each in judges_of_run(run)]
     if run.stage == Run.Stage.BASE:
         folders.setdefault("source", run.settings.get("source") or base_source())
     if run.stage == Run.Stage.PPO and settings.LABELAPP_PRETRAIN_TEXT:
         given_text = str(Path(settings.LABELAPP_PRETRAIN_TEXT).expanduser())
         folders.setdefault("pretrain_text", given_text)
     config_write(run.pk, run.stage, run.settings, folders)
+
+
+_SOURCES: dict[str, Callable[[UUID], Path]] = {
+    "pretrain_text": drawn_text_folder,
+    "samples": run_folder,
+}
+"""What is read of a run that a run is made from, by role; else the model that it trained."""
 
 
 def _when_database_is_there(ask: Callable[[], Answer], leaving: Callable[[], bool]) -> Answer:
@@ -244,10 +258,13 @@ class _Execution:
         self._import_chunks(run)
         while self.checked != self.outages:
             self._import_chunks(run)
+        if run.stage == Run.Stage.SCORE:
+            for _ in priorities_update(run=run):
+                self._beat()
         run_finish(run_id=self.run_id, token=self.token, outcome=made)
 
     def _import_chunks(self, run: Run) -> None:
-        """Bring in answers as soon as their chunk is finished.
+        """Bring in answers, or scores of answers, as soon as their chunk is finished.
 
         After an outage every chunk is looked at again: a database that does not wait for its disk
         may have forgotten what it had said yes to.
@@ -255,12 +272,16 @@ class _Execution:
         if self.checked != self.outages:
             self.checked = self.outages
             self.imported.clear()
-        if run.stage != Run.Stage.SAMPLE:
-            return
-        for chunk in chunks(self.run_id, self.imported):
-            samples_import(run=run, rows=chunk.rows)
-            self.imported.add(chunk.name)
-            self._beat()
+        if run.stage == Run.Stage.SAMPLE:
+            for drawn in chunks(self.run_id, self.imported, SampleRow):
+                samples_import(run=run, rows=drawn.rows)
+                self.imported.add(drawn.name)
+                self._beat()
+        elif run.stage == Run.Stage.SCORE:
+            for scored in chunks(self.run_id, self.imported, ScoreRow):
+                scores_import(run=run, rows=scored.rows)
+                self.imported.add(scored.name)
+                self._beat()
 
     def _away(self) -> None:
         """The database is away; this connection is of no use any more."""

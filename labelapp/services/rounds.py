@@ -234,7 +234,8 @@ def round_open(
 @transaction.atomic
 def round_close(*, round: Round) -> None:
     """No more tasks are handed out, no more answers drawn; work in hand may still be handed in."""
-    for run in round.runs.filter(stage=Run.Stage.SAMPLE, state__in=LIVE):
+    of_the_round = (Run.Stage.SAMPLE, Run.Stage.SCORE)
+    for run in round.runs.filter(stage__in=of_the_round, state__in=LIVE):
         with suppress(StateConflict):  # it has just ended by itself
             run_cancel(run=run)
     closed = Round.objects.filter(pk=round.pk, state=Round.State.OPEN).update(

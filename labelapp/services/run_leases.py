@@ -20,6 +20,7 @@ from django.utils import timezone
 from labelapp.models import Run, RunInput
 from labelapp.services.runs import run_lock
 from labelapp.services.samples import unanswered_tasks_close
+from labelapp.services.scores import scoring_queue
 from labelapp.services.training_state import training_refresh
 from labelapp.services.versions import version_register
 from labelapp.trainer_gateway import Outcome
@@ -126,6 +127,7 @@ def run_finish(*, run_id: UUID, token: UUID, outcome: Outcome) -> bool:
     version_register(run=run, outcome=outcome)
     if run.stage == Run.Stage.SAMPLE:
         unanswered_tasks_close(run=run)
+        scoring_queue(run=run)
     _end(run, Run.State.DONE)
     return True
 

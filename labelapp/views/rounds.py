@@ -17,6 +17,7 @@ from labelapp.forms.rounds import PromptChoiceForm, RoundForm, TrainingForm
 from labelapp.models import PROMPTS_WANTED, Membership, Project, Role, Round, Run
 from labelapp.pseudonyms import labeler_pseudonym
 from labelapp.selectors.burndown import round_burndown
+from labelapp.selectors.judges import scoring_of
 from labelapp.selectors.lists import (
     PersonWork,
     PromptCounts,
@@ -32,6 +33,7 @@ from labelapp.selectors.readiness import TrainingNeed, training_need
 from labelapp.selectors.registry import pretrain_text_note
 from labelapp.services.rounds import round_close, round_open
 from labelapp.services.runs import pair_sampling_queue, sampling_queue
+from labelapp.services.scores import scoring_retry
 from labelapp.services.trainings import training_label_counts, training_start
 from labelapp.tasks import runs_nudge
 from labelapp.views.access import member
@@ -159,6 +161,8 @@ def _live(request: HttpRequest, membership: Membership, shown: Round) -> dict[st
     trainings = list(trainings_of(shown)[:10])
     running = any(run.state in (Run.State.QUEUED, Run.State.RUNNING) for run in samplings)
     running = running or any(training.state == "active" for training in trainings)
+    scoring = scoring_of(shown)
+    running = running or (scoring is not None and scoring.live)
     is_open = shown.state == Round.State.OPEN
     context = {
         "membership": membership,
@@ -167,6 +171,7 @@ def _live(request: HttpRequest, membership: Membership, shown: Round) -> dict[st
         "people": _people(membership, shown),
         "samplings": samplings,
         "sampling_ended": any(run.state in ("failed", "cancelled") for run in samplings),
+        "scoring": scoring,
         "pairs": pair_results(shown) if shown.pairs_wanted else None,
         "trainings": trainings,
         "need": _need(membership.project),
@@ -253,4 +258,18 @@ def round_sample_again(request: HttpRequest, membership: Membership, number: int
     else:
         runs_nudge()
         messages.info(request, _("The missing answers will be drawn."))
+    return redirect("round", slug=membership.project.slug, number=number)
+
+
+@require_POST
+@member(Role.ADMIN)
+def round_score_again(request: HttpRequest, membership: Membership, number: int) -> HttpResponse:
+    """Go on scoring the answers where that failed or was stopped."""
+    try:
+        scoring_retry(round=round_get(project=membership.project, number=number))
+    except StateConflict as error:
+        refused(request, error)
+    else:
+        runs_nudge()
+        messages.info(request, _("The reward models are asked again."))
     return redirect("round", slug=membership.project.slug, number=number)

@@ -21,6 +21,7 @@ urlpatterns: list[URLPattern] = [
     path(f"{_round}close/", rounds.round_end, name="round-close"),
     path(f"{_round}train/", rounds.round_train, name="training-start"),
     path(f"{_round}answers/", rounds.round_sample_again, name="round-answers"),
+    path(f"{_round}scores/", rounds.round_score_again, name="round-scores"),
     path(_training, trainings.training_page, name="training"),
     path(f"{_training}live/", trainings.training_live, name="training-live"),
     path(f"{_training}stop/", trainings.training_end, name="training-stop"),

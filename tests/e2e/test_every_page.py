@@ -30,6 +30,7 @@ from tests.e2e.in_hand import ARABIC, FEW_SHOT, TURNS, hand, prompt_task
 from tests.e2e.test_admin_pages import running
 from tests.e2e.visitor import Visitor, visitor
 from tests.labelapp.steering_cast import demonstrate, make_cast, rank, signed_in
+from tests.labelapp.test_scores import sampled, scoring_of, trained_reward_models
 from tests.pages import NO_PAGES, PAGES, addresses, parts
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
@@ -213,6 +214,19 @@ def test_pages_of_admins(who: Visitor, settings: Settings) -> None:
     cache.clear()
     signed_in(cast.people["admin"]).get(export)
     who.go(export, "too many exports", status=429)
+
+
+def test_pages_of_a_round_in_active_order(who: Visitor) -> None:
+    project = factories.make_project()
+    trained_reward_models(project, 2)
+    run = scoring_of(sampled(project))
+    who.be(factories.make_member(project, "admin"))
+    running(run, step=3)
+    who.go("/p/garden/rounds/2/", "a round whose answers are being scored")
+    Run.objects.filter(pk=run.pk).update(
+        state="failed", error="Killed.", lease_token=None, lease_until=None
+    )
+    who.go("/p/garden/rounds/2/", "a round whose scoring failed")
 
 
 def test_pages_of_researchers(who: Visitor) -> None:

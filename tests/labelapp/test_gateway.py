@@ -17,6 +17,7 @@ from labelapp.store import clean_text, finite, run_folder, snapshot_folder
 from labelapp.trainer_gateway import (
     Message,
     PromptRow,
+    SampleRow,
     base_source,
     chunks,
     config_write,
@@ -145,7 +146,7 @@ def test_a_chunk_counts_only_with_its_manifest(run_id: UUID) -> None:
     half = run_folder(run_id) / "chunks" / "0000"
     half.mkdir(parents=True)
     (half / "rows.jsonl").write_text("")
-    assert list(chunks(run_id, set())) == []
+    assert list(chunks(run_id, set(), SampleRow)) == []
 
 
 @pytest.mark.parametrize(

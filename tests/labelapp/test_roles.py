@@ -86,6 +86,7 @@ DOORS = {
     "round-labels": Door(WATCHERS),
     "round-close": Door(ADMIN, POST),
     "round-answers": Door(ADMIN, POST),
+    "round-scores": Door(ADMIN, POST),
     "training-start": Door(ADMIN, POST),
     "training": Door(WATCHERS),
     "training-live": Door(WATCHERS),

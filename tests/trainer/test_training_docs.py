@@ -9,6 +9,7 @@ from trainer.config import (
     PPOConfig,
     PretrainConfig,
     RewardConfig,
+    ScoreConfig,
     ServeConfig,
     SFTConfig,
     TrainConfig,
@@ -28,6 +29,7 @@ def test_every_setting_is_on_the_page_and_no_other() -> None:
             RewardConfig,
             PPOConfig,
             BestConfig,
+            ScoreConfig,
             ServeConfig,
         )
         for field in dataclasses.fields(stage)

@@ -14,6 +14,7 @@ from trainer.config.drawing import (
     BestConfig,
     Precision,
     SampleConfig,
+    ScoreConfig,
     ServeConfig,
     TextConfig,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "SFTConfig",
     "STAGES",
     "SampleConfig",
+    "ScoreConfig",
     "ServeConfig",
     "TextConfig",
     "TrainConfig",
@@ -65,6 +67,7 @@ STAGES: dict[str, type[Any]] = {
     "reward": RewardConfig,
     "ppo": PPOConfig,
     "best": BestConfig,
+    "score": ScoreConfig,
 }
 
 _POSITIVE = {

@@ -88,6 +88,33 @@ class BestConfig(SampleConfig):
 
 
 @dataclass(frozen=True)
+class ScoreConfig:
+    """Score answers by reward models: stage ``score``. Writes out/chunks/JJ-NNNN/{rows.jsonl, manifest.json}."""
+
+    out: str
+    model: str
+    """The policy that drew the answers, for its tokenizer."""
+    prompts: str
+    """Snapshot folder of PromptRow, the one they were drawn from."""
+    samples: str
+    """Finished run folder of stage ``sample`` or ``best``."""
+    rewards: tuple[str, ...]
+    """The reward models; a score names its own by its place here."""
+    chunk: int = 256
+    """Answers per chunk folder."""
+    micro_tokens: int = 4096
+    """Padded tokens per forward pass."""
+    threads: int = 0
+    precision: Precision = "bf16"
+
+    def __post_init__(self) -> None:
+        if not self.rewards or not all(self.rewards):
+            raise ConfigError("score settings.rewards must name one reward model at least.")
+        if len(set(self.rewards)) < len(self.rewards):
+            raise ConfigError("score settings.rewards names a reward model twice.")
+
+
+@dataclass(frozen=True)
 class ServeConfig:
     """Keep a policy loaded and answer over HTTP: ``serve``, which is no stage and has no run folder.
 
