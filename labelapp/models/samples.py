@@ -22,6 +22,13 @@ class Sample(models.Model):
     task = models.ForeignKey(Task, models.PROTECT, null=True, related_name="samples")
     index = models.PositiveSmallIntegerField()
     text = models.TextField(blank=True)
+    names_model = models.CharField(
+        max_length=40,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The model or maker that the text names as its own.",
+    )
     token_ids = ArrayField(models.IntegerField(), default=list)
     finished = models.BooleanField(help_text="Ended by itself, not by the length limit.")
     seed = models.BigIntegerField()
@@ -36,6 +43,9 @@ class Sample(models.Model):
             models.CheckConstraint(
                 condition=Q(temperature__gte=0), name="sample_temperature_not_negative"
             ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["task"], condition=~Q(names_model=""), name="sample_named"),
         ]
 
     def __str__(self) -> str:

@@ -19,3 +19,8 @@ def answer_sets(round_: Round, *, limit: int | None = None) -> list[list[str]]:
 def tasks_waiting(round_: Round) -> int:
     """Tasks whose answers are still being drawn; none once the round is closed."""
     return round_.tasks.filter(kind__in=Task.ANSWERED, state=Task.State.WAITING).count()
+
+
+def answers_named(round_: Round) -> int:
+    """Answers of the round that say which model wrote them: whoever judges them is not blind."""
+    return Sample.objects.filter(task__round=round_).exclude(names_model="").count()

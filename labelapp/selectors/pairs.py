@@ -77,6 +77,8 @@ class PairResults:
     losses: int
     ties: int
     both_bad: int
+    named: int
+    """Votes where an answer says which model wrote it: they are in no rate."""
     policy_rate: Rate | None
     opponent_rate: Rate | None
     rate_on_left: Rate | None
@@ -88,7 +90,8 @@ class PairResults:
 def pair_results(round_: Round) -> PairResults | None:
     """What the round's settled votes say, people's and simulated ones; none where it has no pairs.
 
-    Of a corrected vote the latest version counts; surplus ones do not.
+    Of a corrected vote the latest version counts; surplus ones do not. Those that were not blind,
+    since an answer names its model, are counted but in no rate.
     """
     if round_.opponent is None:
         return None
@@ -96,14 +99,17 @@ def pair_results(round_: Round) -> PairResults | None:
     on_left = Q(left__version=round_.policy_id)
     won = (on_left & Q(choice=Vote.Choice.LEFT)) | (~on_left & Q(choice=Vote.Choice.RIGHT))
     chosen = Q(choice__in=[Vote.Choice.LEFT, Vote.Choice.RIGHT])
+    blind = Q(left__names_model="", right__names_model="")
     counts = votes.aggregate(
         votes=Count("id"),
         simulated=Count("id", filter=Q(simulated=True)),
         wins=Count("id", filter=won),
-        chosen=Count("id", filter=chosen),
-        left=Count("id", filter=Q(choice=Vote.Choice.LEFT)),
+        losses=Count("id", filter=chosen & ~won),
+        chosen=Count("id", filter=chosen & blind),
+        chose_left=Count("id", filter=Q(choice=Vote.Choice.LEFT) & blind),
         ties=Count("id", filter=Q(choice=Vote.Choice.TIE)),
         both_bad=Count("id", filter=Q(choice=Vote.Choice.BOTH_BAD)),
+        named=Count("id", filter=~blind),
     )
     score = Case(
         When(won, then=Value(1.0)),
@@ -111,7 +117,7 @@ def pair_results(round_: Round) -> PairResults | None:
         default=Value(0.0),
         output_field=FloatField(),
     )
-    judged = votes.exclude(choice=Vote.Choice.BOTH_BAD).annotate(score=score)
+    judged = votes.filter(blind).exclude(choice=Vote.Choice.BOTH_BAD).annotate(score=score)
     policy_rate = _over_prompts(judged)
     return PairResults(
         policy=str(round_.policy),
@@ -119,14 +125,15 @@ def pair_results(round_: Round) -> PairResults | None:
         votes=counts["votes"],
         simulated=counts["simulated"],
         wins=counts["wins"],
-        losses=counts["chosen"] - counts["wins"],
+        losses=counts["losses"],
         ties=counts["ties"],
         both_bad=counts["both_bad"],
+        named=counts["named"],
         policy_rate=policy_rate,
         opponent_rate=_other_side(policy_rate),
         rate_on_left=_over_prompts(judged.filter(on_left)),
         rate_on_right=_over_prompts(judged.filter(~on_left)),
-        left_chosen=wilson(counts["left"] / (counts["chosen"] or 1), counts["chosen"]),
+        left_chosen=wilson(counts["chose_left"] / (counts["chosen"] or 1), counts["chosen"]),
     )
 
 

@@ -204,7 +204,8 @@ def live_answers_store(*, live: LivePrompt, rows: list[SampleRow]) -> Assignment
     if task.state == Task.State.WAITING:
         run = _live_run(round_)
         Sample.objects.bulk_create(
-            sample_of(run, round_.policy_id, live.prompt_id, task, row) for row in rows
+            sample_of(run, round_.policy_id, live.prompt_id, task, row, asked=live.prompt.text)
+            for row in rows
         )
         task.state = Task.State.OPEN
         task.save(update_fields=["state"])

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from django.db import transaction
 from django.db.models import Count, QuerySet
 
-from labelapp.models import LivePrompt, Round, Run, Sample, Task
+from labelapp.models import LivePrompt, Prompt, Round, Run, Sample, Task
+from labelapp.naming import named_model
 from labelapp.store import clean_text
 from labelapp.trainer_gateway import SampleRow
 
@@ -31,8 +32,9 @@ def samples_import(*, run: Run, rows: Iterable[SampleRow]) -> int:
         waiting = _waiting(run).select_for_update().filter(prompt_id__in=of_prompt)
         tasks = {task.prompt_id: task for task in waiting if task.prompt_id is not None}
     version_id = run.inputs.values_list("version_id", flat=True).get(role="model")
+    asked = dict(Prompt.objects.filter(pk__in=tasks).values_list("pk", "text"))
     samples = [
-        sample_of(run, version_id, prompt_id, task, row)
+        sample_of(run, version_id, prompt_id, task, row, asked=asked[prompt_id])
         for prompt_id, task in tasks.items()
         for row in of_prompt[prompt_id]
     ]
@@ -54,10 +56,17 @@ def _waiting(run: Run) -> QuerySet[Task]:
 
 
 def sample_of(
-    run: Run, version_id: int | None, prompt_id: int, task: Task | None, row: SampleRow
+    run: Run,
+    version_id: int | None,
+    prompt_id: int,
+    task: Task | None,
+    row: SampleRow,
+    *,
+    asked: str,
 ) -> Sample:
-    """A drawn answer as a row of ours, unsaved."""
+    """A drawn answer as a row of ours, unsaved; ``asked`` is its prompt's text."""
     assert version_id is not None
+    text = clean_text(row.text)
     return Sample(
         project_id=run.project_id,
         prompt_id=prompt_id,
@@ -65,7 +74,8 @@ def sample_of(
         run=run,
         task=task,
         index=row.index,
-        text=clean_text(row.text),
+        text=text,
+        names_model=named_model(text, asked),
         token_ids=list(row.token_ids),
         finished=row.finished,
         seed=row.seed,

@@ -16,6 +16,7 @@ from labelapp.errors import BadInput, StateConflict
 from labelapp.forms.rounds import PromptChoiceForm, RoundForm, TrainingForm
 from labelapp.models import PROMPTS_WANTED, Membership, Project, Role, Round, Run
 from labelapp.pseudonyms import labeler_pseudonym
+from labelapp.selectors.answers import answers_named
 from labelapp.selectors.burndown import round_burndown
 from labelapp.selectors.judges import scoring_of
 from labelapp.selectors.lists import (
@@ -170,6 +171,7 @@ def _live(request: HttpRequest, membership: Membership, shown: Round) -> dict[st
         "progress": round_progress(shown),
         "people": _people(membership, shown),
         "samplings": samplings,
+        "answers_named": answers_named(shown) if samplings else 0,
         "sampling_ended": any(run.state in ("failed", "cancelled") for run in samplings),
         "scoring": scoring,
         "pairs": pair_results(shown) if shown.pairs_wanted else None,

@@ -9,7 +9,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from labelapp.errors import BadInput
-from labelapp.models import Project, Role, Round, Run, Sample, Task, Vote
+from labelapp.models import Project, Prompt, Role, Round, Run, Sample, Task, Vote
+from labelapp.selectors.answers import answers_named
 from labelapp.selectors.exports import export_lines
 from labelapp.selectors.lists import people_list
 from labelapp.selectors.pairs import pair_results, wilson
@@ -66,6 +67,18 @@ def test_a_round_of_pairs_draws_one_answer_of_each_version_to_each_prompt() -> N
         (1, 0.5, True)
     }
     assert sampling_queue(round=round_) is None
+
+
+def test_an_answer_that_names_its_model_is_known_by_it_unless_the_prompt_asked() -> None:
+    round_ = opened()
+    run = pair_sampling_queue(round=round_)[0]
+    first, second = round_.tasks.order_by("pk")
+    Prompt.objects.filter(pk=second.prompt_id).update(text="Are you ChatGPT?")
+    said = "I am not ChatGPT."
+    samples_import(run=run, rows=[answer(first, said), answer(second, said)])
+    named = dict(Sample.objects.values_list("task", "names_model"))
+    assert named == {first.pk: "ChatGPT", second.pk: ""}
+    assert answers_named(round_) == 1
 
 
 def test_a_pair_opens_with_the_second_of_its_answers_and_only_once() -> None:
@@ -207,6 +220,21 @@ def test_the_list_of_people_counts_their_votes() -> None:
     assert (person.votes, person.rankings, person.demonstrations) == (1, 0, 0)  # type: ignore[attr-defined]
 
 
+def test_a_vote_on_an_answer_that_names_its_model_is_in_no_rate() -> None:
+    poll = Poll(pair_round())
+    for what in ("policy", "opponent", "opponent"):
+        poll.pair()
+        poll.say(what)
+    seen = Vote.objects.earliest("pk").left
+    Sample.objects.filter(pk=seen.pk).update(names_model="SmolLM")
+    found = poll.results()
+    assert (found.votes, found.wins, found.losses, found.named) == (3, 1, 2, 1)
+    assert found.policy_rate is not None and found.opponent_rate is not None
+    assert (found.policy_rate.value, found.policy_rate.n) == (0.0, 2)
+    assert found.opponent_rate.value == 1.0
+    assert found.left_chosen is not None and found.left_chosen.n == 2
+
+
 def test_wilson_by_hand() -> None:
     assert wilson(0.0, 0) is None
     rate = wilson(0.7, 10)
@@ -246,6 +274,9 @@ def test_the_round_page_shows_the_win_rates_and_both_runs() -> None:
     poll = Poll(pair_round())
     poll.pair()
     poll.say("policy")
+    poll.pair()
+    seen = poll.say("tie").left
+    Sample.objects.filter(pk=seen.pk).update(names_model="SmolLM")
     waiting = make_task(poll.round, "pairwise", state="waiting")
     waiting.samples.all().delete()
     pair_sampling_queue(round=poll.round)
@@ -254,6 +285,7 @@ def test_the_round_page_shows_the_win_rates_and_both_runs() -> None:
     policy, opponent = str(poll.round.policy), str(poll.round.opponent)
     assert f"{policy} against {opponent}" in text
     assert "100.0%" in text and "0.0%" in text
+    assert "1 vote is in no rate" in text and "1 answer says which model wrote it" in text
     assert f"Pairs, {policy}" in text and f"Pairs, {opponent}" in text
 
 
