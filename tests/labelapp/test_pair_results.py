@@ -286,6 +286,7 @@ def test_the_round_page_shows_the_win_rates_and_both_runs() -> None:
     assert f"{policy} against {opponent}" in text
     assert "100.0%" in text and "0.0%" in text
     assert "1 vote is in no rate" in text and "1 answer says which model wrote it" in text
+    assert "times per prompt" not in text and "Each ranking task" not in text
     assert f"Pairs, {policy}" in text and f"Pairs, {opponent}" in text
 
 
