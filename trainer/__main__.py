@@ -19,6 +19,7 @@ from typing import Any, NoReturn, get_args
 from trainer import distributed
 from trainer.config import SERVE, STAGES, ObjectiveName, ServeConfig, load_config
 from trainer.errors import TrainerError
+from trainer.launcher import launched_plan, require_deepspeed
 from trainer.stage_io import open_run
 
 MODULES = {stage: f"trainer.{stage}" for stage in STAGES} | {
@@ -86,9 +87,11 @@ def _run(stage: str, path: Path, given: dict[str, Any]) -> None:
             print(f"{run.out} is finished already; nothing to do.", file=sys.stderr)
             return
         config = load_config(stage, path)
-        if distributed.launched_to_shard() and hasattr(config, "shard"):
-            given = given | {"shard": True}
+        if hasattr(config, "shard"):
+            given = launched_plan() | given
         config = dataclasses.replace(config, **given)
+        if several and getattr(config, "zero_stage", None):
+            require_deepspeed()
         _prepare()
         importlib.import_module(MODULES[stage]).run(config, run)
 

@@ -31,24 +31,6 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def launched_to_shard() -> bool:
-    """Whether the launcher was told to share the weights out: ``accelerate launch --use_fsdp``.
-
-    ConfigError where it was told to use DeepSpeed.
-    """
-    if _says("ACCELERATE_USE_DEEPSPEED"):
-        raise ConfigError(
-            "accelerate was told to use DeepSpeed, which this trainer does not have. Launch with"
-            " --use_fsdp --fsdp_version 2 instead, or set shard to true in the settings: weights,"
-            " gradients and optimiser state are then shared out as DeepSpeed's ZeRO-3 does."
-        )
-    return _says("ACCELERATE_USE_FSDP")
-
-
-def _says(name: str) -> bool:
-    return os.environ.get(name, "").lower() in {"1", "true"}
-
-
 def launched_rank() -> int:
     """Which of them this is, also before they have joined; 0 alone."""
     return int(os.environ.get("RANK", "0")) if launched() else 0

@@ -214,7 +214,7 @@ def optimise(work: Work, rollout: Rollout, scored: Scored, shaped: Shaped) -> Up
         windows = _windows(work, len(rows))
         figures = accumulate_gradients(work, rollout, scored, shaped, rows, windows)
         if config.target_kl_stop is not None and figures["approx_kl"] > config.target_kl_stop:
-            progress.optimiser.adam.zero_grad(set_to_none=True)
+            progress.optimiser.clear()
             break
         with null_space.projecting() if null_space else nullcontext():
             norms = progress.optimiser.step(factor)  # one step for all three terms

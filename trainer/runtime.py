@@ -21,10 +21,11 @@ from trainer.config import TrainConfig
 from trainer.errors import DiskFull, IntegrityError, NumericError
 from trainer.records import Parent
 from trainer.sharding import gathered, like, whole
+from trainer.zero import ZeroShares, zero_wanted
 
 _MACHINE_SETTINGS = {
     "out", "threads", "checkpoint_every", "keep_checkpoints", "vllm_url", "vllm_weights",
-    "vllm_timeout", "shard",
+    "vllm_timeout", "shard", "zero_stage",
 }  # fmt: skip
 
 
@@ -80,6 +81,7 @@ class Optimiser:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._shares = ZeroShares(self.adam, config) if zero_wanted(config) else None
 
     def step(self, factor: float) -> list[float]:
         """One update at ``factor`` times the peak rates; returns each group's gradient norm.
@@ -87,25 +89,44 @@ class Optimiser:
         Of several processes each brings the gradients of its rows. Gradients are cleared.
         NumericError, with nothing changed, if one is not finite.
         """
-        sum_gradients([parameter for group in self._groups for parameter in group])
-        norms = [
-            float(whole(nn.utils.clip_grad_norm_(parameters, self._limit or math.inf)))
-            for parameters in self._groups
-        ]
-        check_finite(sum(norms), "gradient")
         for group, rate in zip(self.adam.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        limit = self._limit or math.inf
+        if self._shares is not None:
+            norms = self._shares.step(limit, fill_gradients(self._parameters))
+            check_finite(sum(norms), "gradient")
+        else:
+            sum_gradients(self._parameters)
+            norms = [
+                float(whole(nn.utils.clip_grad_norm_(parameters, limit)))
+                for parameters in self._groups
+            ]
+            check_finite(sum(norms), "gradient")
+            self.adam.step()
+        self.clear()
         return norms
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self._groups for parameter in group]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it, the same for any number of processes."""
+        if self._shares is not None:
+            return self._shares.state()
         return gathered(self.adam.state_dict())  # type: ignore[no-any-return]
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from such a state."""
-        parameters = [parameter for group in self._groups for parameter in group]
+        if self._shares is not None:
+            self._shares.restore(state)
+            return
+        parameters = self._parameters
         moments = {
             number: {
                 name: like(value, parameters[number]) if value.ndim else value
@@ -128,19 +149,27 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     parameters = [p for p in parameters if not isinstance(p, DTensor)]
     if distributed.size() == 1 or not parameters:
         return
-    has = distributed.gathered([parameter.grad is not None for parameter in parameters])
     bucket: list[Tensor] = []
-    for parameter, anywhere in zip(parameters, map(any, zip(*has, strict=True)), strict=True):
-        if not anywhere:
+    for parameter, anywhere in zip(parameters, fill_gradients(parameters), strict=True):
+        grad = parameter.grad
+        if not anywhere or grad is None:
             continue
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        like = not bucket or bucket[0].dtype == parameter.grad.dtype
+        like = not bucket or bucket[0].dtype == grad.dtype
         if not like or sum(map(Tensor.numel, bucket)) + parameter.numel() > _BUCKET:
             _sum_flat(bucket)
             bucket = []
-        bucket.append(parameter.grad)
+        bucket.append(grad)
     _sum_flat(bucket)
+
+
+def fill_gradients(parameters: Sequence[nn.Parameter]) -> list[bool]:
+    """Which parameters have a gradient in any process; where others have one, zeros stand for it."""
+    has = distributed.gathered([parameter.grad is not None for parameter in parameters])
+    anywhere = [any(each) for each in zip(*has, strict=True)]
+    for parameter, elsewhere in zip(parameters, anywhere, strict=True):
+        if elsewhere and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return anywhere
 
 
 def _sum_flat(bucket: Sequence[Tensor]) -> None:

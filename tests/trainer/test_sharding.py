@@ -3,7 +3,6 @@ that of one process which holds all of them, and its checkpoints go on either wa
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +12,13 @@ import pytest
 
 from tests.trainer.children import ROOT
 from tests.trainer.resuming import assert_as_unbroken, carried_out, command, config_file, figures
-from tests.trainer.snapshots import write_all
 from tests.trainer.tiny import build_tiny
 from tests.trainer.two_processes import (
-    PPO,
     assert_alike,
     free_port,
     newest,
     run_two,
+    settings_of_stages,
     two,
     weights_of,
 )
@@ -115,48 +113,7 @@ with distributed.joined():
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Settings of the stages, without dropout, and a run of each on one process, which holds all."""
     root = tmp_path_factory.mktemp("whole")
-    data = {name: str(path) for name, path in write_all(root / "data").items()}
-    tiny = str(build_tiny(root / "tiny", "llama"))
-    shared = {
-        "learning_rate": 1e-3, "adam_eps": 1e-5, "seed": 4, "precision": "fp32", "threads": 1,
-        "checkpoint_every": 1, "micro_tokens": 64, "shard": True,
-    }  # fmt: skip
-    demonstrations = {"demonstrations": data["demonstrations"]}
-    pretrain = {
-        **shared, "text": data["pretrain_text"], "max_tokens": 24, "batch": 9, "max_steps": 4,
-        "valid_every": 2,
-    }  # fmt: skip
-    sft = {**shared, **demonstrations, "model": tiny, "batch": 8, "epochs": 2}
-    reward = {**shared, **demonstrations, "model": tiny, "comparisons": data["comparisons"]}
-    ppo = {
-        **shared, **PPO, "policy": str(root / "sft" / "model"),
-        "reward": str(root / "reward" / "model"), "prompts": data["prompts"],
-        "pretrain_text": data["pretrain_text"],
-    }  # fmt: skip
-    bert = build_tiny(root / "bert", "bert")
-    settings = json.loads((bert / "config.json").read_text())
-    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (bert / "config.json").write_text(json.dumps(settings))
-    found: dict[str, dict[str, Any]] = {
-        "pretrain": {**pretrain, "model": tiny},
-        "pretrain masked": {**pretrain, "model": str(bert), "objective": "masked"},
-        "sft": sft | {"gradient_checkpointing": True},
-        "sft bf16": sft | {"precision": "bf16", "freeze_layers": 1, "pack": True},
-        "reward": {**reward, "batch": 5, "freeze_layers": 1},
-        "ppo": {**ppo, "whiten_rewards": True, "kl_control": "adaptive", "keep_best": True},
-        "ppo value alone": {
-            **ppo,
-            "value_warmup": 1,
-            "ema_decay": 0.0,
-            "freeze_layers": 0,
-        },
-        "ppo known reward": {
-            **{name: value for name, value in ppo.items() if name != "reward"},
-            "reward_function": "concise",
-        },
-        "sft judged": {**sft, "reward": str(root / "reward" / "model"), "eval_new_tokens": 8},
-    }
-    return carried_out(found, root)
+    return carried_out(settings_of_stages(root), root)
 
 
 @pytest.mark.slow
@@ -266,15 +223,6 @@ def test_accelerate_says_that_weights_are_to_be_shared(
     said = json.loads((tmp_path / "error.json").read_text())
     assert said["code"] == ConfigError.exit_code
     assert "shard does not go together with compile" in said["message"]
-
-
-def test_deepspeed_is_refused_with_what_to_use_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(os.environ, "ACCELERATE_USE_DEEPSPEED", "true")
-    config = config_file({"model": "m", "demonstrations": "d"}, tmp_path)
-    assert main(command("sft", config)) == ConfigError.exit_code
-    assert "--use_fsdp" in json.loads((tmp_path / "error.json").read_text())["message"]
 
 
 @pytest.mark.parametrize(

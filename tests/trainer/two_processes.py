@@ -1,5 +1,6 @@
 """A stage on two processes that speak gloo, and the comparison of what it made with another run's."""
 
+import json
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from tests.trainer.children import own_threads, run_children
 from tests.trainer.resuming import command
+from tests.trainer.snapshots import write_all
+from tests.trainer.tiny import build_tiny
 
 STAGE = """
 import os, signal, sys
@@ -75,6 +78,52 @@ PPO = {
     "freeze_layers": 1,
     "ema_decay": 0.5,
 }
+
+
+def settings_of_stages(root: Path) -> dict[str, dict[str, Any]]:
+    """Settings of the stages, without dropout, as each is to be shared out over processes."""
+    data = {name: str(path) for name, path in write_all(root / "data").items()}
+    tiny = str(build_tiny(root / "tiny", "llama"))
+    shared = {
+        "learning_rate": 1e-3, "adam_eps": 1e-5, "seed": 4, "precision": "fp32", "threads": 1,
+        "checkpoint_every": 1, "micro_tokens": 64, "shard": True,
+    }  # fmt: skip
+    demonstrations = {"demonstrations": data["demonstrations"]}
+    pretrain = {
+        **shared, "text": data["pretrain_text"], "max_tokens": 24, "batch": 9, "max_steps": 4,
+        "valid_every": 2,
+    }  # fmt: skip
+    sft = {**shared, **demonstrations, "model": tiny, "batch": 8, "epochs": 2}
+    reward = {**shared, **demonstrations, "model": tiny, "comparisons": data["comparisons"]}
+    ppo = {
+        **shared, **PPO, "policy": str(root / "sft" / "model"),
+        "reward": str(root / "reward" / "model"), "prompts": data["prompts"],
+        "pretrain_text": data["pretrain_text"],
+    }  # fmt: skip
+    bert = build_tiny(root / "bert", "bert")
+    settings = json.loads((bert / "config.json").read_text())
+    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (bert / "config.json").write_text(json.dumps(settings))
+    found: dict[str, dict[str, Any]] = {
+        "pretrain": {**pretrain, "model": tiny},
+        "pretrain masked": {**pretrain, "model": str(bert), "objective": "masked"},
+        "sft": sft | {"gradient_checkpointing": True},
+        "sft bf16": sft | {"precision": "bf16", "freeze_layers": 1, "pack": True},
+        "reward": {**reward, "batch": 5, "freeze_layers": 1},
+        "ppo": {**ppo, "whiten_rewards": True, "kl_control": "adaptive", "keep_best": True},
+        "ppo value alone": {
+            **ppo,
+            "value_warmup": 1,
+            "ema_decay": 0.0,
+            "freeze_layers": 0,
+        },
+        "ppo known reward": {
+            **{name: value for name, value in ppo.items() if name != "reward"},
+            "reward_function": "concise",
+        },
+        "sft judged": {**sft, "reward": str(root / "reward" / "model"), "eval_new_tokens": 8},
+    }
+    return found
 
 
 def newest(out: Path) -> dict[str, Any]:

@@ -47,13 +47,16 @@ class TrainConfig:
     shard: bool = False
     """Of several processes each holds its share of weights, gradients and optimiser state (FSDP2),
     rather than all of them."""
+    zero_stage: Literal[0, 1, 2] = 0
+    """Of several processes each holds its share of the optimiser state (DeepSpeed's ZeRO, stage 1 or
+    2); 0 is all of it."""
     checkpoint_every: int = 50
     """Optimiser steps between checkpoints."""
     keep_checkpoints: int = 1
     threads: int = 0
 
     def __post_init__(self) -> None:
-        self._refuse_with_shard({"lora_rank": "0", "compile": "false"})
+        self._refuse_with_shard({"lora_rank": "0", "compile": "false", "zero_stage": "0"})
 
     def _refuse_with_shard(self, off: dict[str, str]) -> None:
         """ConfigError if weights are to be shared out and a setting, by name, is not off."""
