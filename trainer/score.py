@@ -111,7 +111,8 @@ def read_answers(config: ScoreConfig, parents: Sequence[Parent]) -> list[Answer]
     for parent in parents:
         if parent.role in ("policy", "prompts") and drawn_from.get(parent.role) != parent.sha256:
             raise IntegrityError(
-                f"The answers in {folder} come from another {parent.role} than {parent.name}."
+                f"The answers in {folder} were not drawn with the {parent.role} {parent.name} of the"
+                " settings."
             )
     prompts = {row.id: row for row in read_rows(Path(config.prompts) / ROWS, PromptRow)}
     files = sorted(name for name in manifest.files if PurePosixPath(name).name == ROWS)

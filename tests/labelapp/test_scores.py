@@ -1,6 +1,8 @@
 """Active order: reward models score a round's answers, and priorities follow where judges disagree."""
 
 import json
+import threading
+import time
 import uuid
 from collections.abc import Mapping
 from datetime import timedelta
@@ -302,6 +304,37 @@ def test_priorities_are_written_in_parts_that_ask_the_same(
     assert len(asked) <= 3 * 11 + 6
     assert list(priorities_update(run=run)) == [0, 0, 0]
     assert priorities_of(run) == [0, 1, 0, 0, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_a_task_that_somebody_holds_is_waited_for_last_and_alone() -> None:
+    project = make_project()
+    trained_reward_models(project, 2)
+    run = scoring_of(sampled(project))
+    every = dict.fromkeys(range(3), UP)
+    scores_import(run=run, rows=rows_of(run, every, dict.fromkeys(range(3), DOWN)))
+    assert run.round is not None
+    first = run.round.tasks.earliest("pk")
+    changed: list[int] = []
+
+    def update() -> None:
+        try:
+            changed.extend(priorities_update(run=Run.objects.get(pk=run.pk)))
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        Task.objects.select_for_update().get(pk=first.pk)
+        thread = threading.Thread(target=update)
+        thread.start()
+        end = time.monotonic() + 30
+        while sum(priorities_of(run)) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert sorted(priorities_of(run)) == [0, 1, 1]
+    thread.join(30)
+    assert changed == [2, 1]
+    assert priorities_of(run) == [1, 1, 1]
 
 
 # ---- when it goes wrong --------------------------------------------------------------------------

@@ -290,7 +290,7 @@ def test_answers_that_do_not_belong_to_the_settings_are_refused(
     changed = [prompt_row(i, use_case="chat") for i in range(10)]
     others = write_snapshot(tmp_path / "others", "prompts", changed)
     assert scored(tmp_path / "a", folders | {"prompts": others}) == IntegrityError.exit_code
-    assert "come from another prompts than others" in message_of(tmp_path / "a")
+    assert "were not drawn with the prompts others of the settings" in message_of(tmp_path / "a")
     with (folders["samples"] / "chunks/0000" / ROWS).open("a") as altered:
         altered.write("\n")
     assert scored(tmp_path / "b", folders) == IntegrityError.exit_code
