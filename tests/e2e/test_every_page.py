@@ -86,21 +86,6 @@ def test_the_visitor_would_see_a_fault(browser: Browser, live_server: LiveServer
         assert fault in found, fault
 
 
-def test_without_motion_a_change_of_theme_is_at_once(
-    browser: Browser, live_server: LiveServer
-) -> None:
-    with visitor(browser, live_server.url) as who:
-        who.page.goto(f"{live_server.url}/sign-in/")
-        moving = """() => {
-            const scheme = matchMedia("(prefers-color-scheme: dark)");
-            window.moving = new Promise((known) => scheme.addEventListener("change", () =>
-                requestAnimationFrame(() => known(document.getAnimations().length))));
-        }"""
-        who.page.evaluate(moving)
-        who.page.emulate_media(color_scheme="dark")
-        assert who.page.evaluate("window.moving") == 0
-
-
 # --- nobody yet
 
 
