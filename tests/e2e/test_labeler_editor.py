@@ -150,6 +150,7 @@ def test_one_writes_first_and_sees_the_answers_then(at_desk: Desk) -> None:
     page.keyboard.press("Control+Enter")
     expect(page.locator("[data-answer]")).to_have_count(4)
     expect(page.locator("#messages")).to_contain_text("Now see the others")
+    at_desk.arrived()
     assert Demonstration.objects.get().assignment_id == assignment.pk
     for number, letter in enumerate("abcd", 1):
         page.keyboard.press(letter)
