@@ -8,7 +8,7 @@ written (null included), keys in the order of the dataclass. A folder is complet
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -313,4 +313,28 @@ def read_manifest(folder: Path, *, verify: bool = False) -> Manifest:
                 raise IntegrityError(f"{folder.name} lacks {relative}, which its manifest names.")
             if file_sha256(file) != digest:
                 raise IntegrityError(f"{relative} of {folder.name} is not what its manifest says.")
+    return manifest
+
+
+def write_rows(
+    folder: Path,
+    kind: str,
+    rows: Sequence[Any],
+    parents: tuple[Parent, ...],
+    settings: dict[str, Any],
+    metrics: dict[str, Any],
+) -> Manifest:
+    """Write a folder that holds one file of rows, the manifest last."""
+    digest = write_atomic(folder / ROWS, map(row_line, rows))
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        kind=kind,
+        name=folder.name,
+        rows=len(rows),
+        files={ROWS: digest},
+        parents=parents,
+        settings=settings,
+        metrics=metrics,
+    )
+    write_manifest(folder, manifest)
     return manifest

@@ -24,9 +24,7 @@ from trainer.records import (
     SampleRow,
     read_manifest,
     read_rows,
-    row_line,
-    write_atomic,
-    write_manifest,
+    write_rows,
 )
 from trainer.stage_io import Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
@@ -160,29 +158,11 @@ def _answer_chunk(
     started = time.monotonic()
     answered = draw_answers(config, sampler, prompts, check)
     seconds = time.monotonic() - started
-    return distributed.by_main(lambda: _write_chunk(config, answered, folder, parents, seconds))
-
-
-def _write_chunk(
-    config: SampleConfig,
-    answered: Answered,
-    folder: Path,
-    parents: tuple[Parent, ...],
-    seconds: float,
-) -> Manifest:
-    digest = write_atomic(folder / ROWS, map(row_line, answered.rows))
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        kind="sample",
-        name=folder.name,
-        rows=len(answered.rows),
-        files={ROWS: digest},
-        parents=parents,
-        settings=_settings(config),
-        metrics=sample_figures(answered, seconds),
+    figures = sample_figures(answered, seconds)
+    settings = _settings(config)
+    return distributed.by_main(
+        lambda: write_rows(folder, "sample", answered.rows, parents, settings, figures)
     )
-    write_manifest(folder, manifest)
-    return manifest
 
 
 def sample_figures(answered: Answered, seconds: float) -> dict[str, Any]:

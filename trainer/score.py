@@ -32,9 +32,7 @@ from trainer.records import (
     ScoreRow,
     read_manifest,
     read_rows,
-    row_line,
-    write_atomic,
-    write_manifest,
+    write_rows,
 )
 from trainer.stage_io import Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
@@ -198,29 +196,10 @@ def _score_chunk(
         "seconds": round(time.monotonic() - started, 3),
         "reads_tokens": loaded.reader.reads_tokens,
     }
-    return distributed.by_main(lambda: _write_chunk(config, rows, figures, folder, parents))
-
-
-def _write_chunk(
-    config: ScoreConfig,
-    rows: Sequence[ScoreRow],
-    figures: dict[str, Any],
-    folder: Path,
-    parents: tuple[Parent, ...],
-) -> Manifest:
-    digest = write_atomic(folder / ROWS, map(row_line, rows))
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        kind="score",
-        name=folder.name,
-        rows=len(rows),
-        files={ROWS: digest},
-        parents=parents,
-        settings=_settings(config),
-        metrics=figures,
+    settings = _settings(config)
+    return distributed.by_main(
+        lambda: write_rows(folder, "score", rows, parents, settings, figures)
     )
-    write_manifest(folder, manifest)
-    return manifest
 
 
 # ---- all chunks together --------------------------------------------------------------------
