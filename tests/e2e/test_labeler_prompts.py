@@ -84,6 +84,7 @@ def test_a_written_prompt_is_taken_back_by_a_key_and_corrected_from_the_history(
     page.get_by_label("Prompt", exact=True).fill("Say good night.")
     expect(page.locator("#token-count")).to_have_text("3 tokens")
     page.keyboard.press("Control+Enter")
+    page.wait_for_url("**/work/")  # loaded, so that the key is listened for
     expect(page.locator("#undo-submit")).to_contain_text("Submitted.")
     page.keyboard.press("Control+u")
     page.wait_for_url(f"**/task/{first.pk}/")
