@@ -15,7 +15,7 @@ from trainer.data import load_demonstrations, load_rankings
 from trainer.frozen import FrozenStates
 from trainer.models import ScalarModel, trainable
 from trainer.records import read_manifest
-from trainer.stack import Padded, pad
+from trainer.stack import Padded, Stack, pad
 from trainer.stage_io import open_run
 from trainer.text import Codec
 
@@ -207,3 +207,42 @@ def test_frozen_blocks_are_run_once_a_ranking_however_many_epochs(
     for name, gradient in plain.items():
         assert torch.equal(small[name], large[name]), "kept or not changes no bit"
         torch.testing.assert_close(large[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_states_on_disk_serve_the_next_run_and_no_other_weights(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders, kept = write_all(tmp_path / "rows"), tmp_path / "kept"
+    runs: list[int] = []
+    real = Stack.lower
+
+    def lower(stack: Stack, batch: Padded) -> Tensor | None:
+        runs.append(len(batch.ids))
+        return real(stack, batch)
+
+    monkeypatch.setattr(Stack, "lower", lower)
+    found, computed = [], []
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("plain", {}),
+        ("first", {"frozen_states": str(kept), "frozen_states_mb": 0}),
+        ("again", {"frozen_states": str(kept), "frozen_states_mb": 0}),
+    ]
+    for name, changes in cases:
+        runs.clear()
+        out = tmp_path / name
+        train(out, tiny_model, folders, freeze_layers=1, demonstrations=None, **changes)
+        found.append((out / "model" / "model.safetensors").read_bytes())
+        computed.append(len(runs))
+    assert found[0] == found[1] == found[2], "read or computed changes no bit"
+    tried = computed[2]  # on construction alone
+    assert computed[1] == computed[0] > tried
+
+    other = ScalarModel.fresh(tiny_model, 1, "fp32", CPU, pad_id=0, seed=0)
+    other.stack.shared_modules()[0].weight.data[0, 0] += 1.0
+    batch, files = pad([[5, 6, 7]], 0, CPU), set(kept.rglob("*.safetensors"))
+    states = FrozenStates(other.stack, 0, kept).lower(batch)
+    assert torch.equal(states, real(other.stack, batch))
+    (new,) = set(kept.rglob("*.safetensors")) - files
+    new.write_bytes(new.read_bytes()[:50])  # what a lost disk leaves
+    assert torch.equal(FrozenStates(other.stack, 0, kept).lower(batch), states)
+    assert list(kept.rglob(".*")) == []

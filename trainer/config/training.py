@@ -223,6 +223,8 @@ class RewardConfig(TrainConfig):
     final_lr_fraction: float = 0.1
     frozen_states_mb: int = 1024
     """MiB of hidden states above the frozen blocks that are kept from one epoch to the next."""
+    frozen_states: str | None = None
+    """Folder in which they are kept for other runs that freeze the same blocks; none, nowhere."""
     head_scale: float = 1.0
     """The new head is drawn from N(0, head_scale^2 / (H + 1)); N+ uses 1, small runs less."""
     loss: Literal["pairwise", "best_of_k"] = "pairwise"
