@@ -34,6 +34,8 @@ def arguments(
     add("--threads", type=int, default=0, help="of torch; 0 leaves its default")
     add("--work", type=Path, default=ROOT / "var" / "bench" / "learning",
         help="folder for what is made; a script started again goes on from there")  # fmt: skip
+    add("--results", type=Path, help="folder in which finished units are looked for and kept"
+        " (one under --work); docs/results holds those of docs/results.md")  # fmt: skip
     args = parser.parse_args(argv)
     if args.report:
         print(report.tables(json.loads(args.json.read_text(encoding="utf-8"))))
@@ -44,6 +46,8 @@ def arguments(
     if not args.data.is_dir():
         raise SystemExit(f"{args.data} is no folder: name that of the public data sets by --data.")
     args.work = args.work.resolve() / f"{name}-{args.budget}"
+    if args.results is not None:
+        args.results = args.results.resolve() / args.work.name
     if args.model is not None:
         args.model = args.model.resolve()
     stoppable()

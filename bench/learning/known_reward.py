@@ -69,10 +69,9 @@ def main(argv: list[str] | None = None) -> None:
             args.work, args.threads,
         )  # fmt: skip
         units += bench.units()
-    settings = settings_of_units(chosen) | {"model": str(args.model)}
-    found = dict(
-        zip([unit.name for unit in units], run_units(args.work, units, settings), strict=True)
-    )
+    settings = settings_of_units(chosen) | {"model": args.model.name if args.model else None}
+    results = run_units(args.work, units, settings, args.results)
+    found = dict(zip([unit.name for unit in units], results, strict=True))
     rewards = {reward: figures(chosen, reward, found) for reward in chosen.rewards}
     publish(args, "known_reward", chosen, {"teaching": cast.figures, "rewards": rewards})
 

@@ -67,11 +67,17 @@ def in_order(train: np.ndarray, valid: np.ndarray) -> list[float]:
     return [1.0 if score > 0 else 0.5 if score == 0 else 0.0 for score in scores]
 
 
-def last_states(model: Path, snapshot: Path, freeze: int, max_tokens: int) -> np.ndarray:
-    """[rankings, 2, H] final hidden states at the last token of both answers of each train row."""
+def last_states(
+    model: Path, snapshot: Path, freeze: int, max_tokens: int, frozen: Path | None = None
+) -> np.ndarray:
+    """[rankings, 2, H] final hidden states at the last token of both answers of each train row.
+
+    What the ``freeze`` lowest blocks give is kept in ``frozen``.
+    """
     import torch
 
     from trainer.data import batch_rankings, load_rankings, own_micro_batches
+    from trainer.frozen import FrozenStates
     from trainer.models import LanguageModel
     from trainer.stack import pick_device
     from trainer.text import Codec
@@ -79,12 +85,13 @@ def last_states(model: Path, snapshot: Path, freeze: int, max_tokens: int) -> np
     codec = Codec.load(model)
     rankings = load_rankings(snapshot, codec, max_tokens).train
     stack = LanguageModel.load(model, freeze, "bf16", pick_device()).stack
-    found = torch.zeros(0)
+    lower, found = FrozenStates(stack, 0, frozen), torch.zeros(0)
     with torch.no_grad():
         for rows in own_micro_batches([ranking.tokens for ranking in rankings], 4096):
             some = [rankings[i] for i in rows]
             batch = batch_rankings(some, codec.pad_id, stack.device, shared=stack.segments)
-            states = stack.hidden(batch.tokens)[batch.last].float().view(len(some), 2, -1)
+            hidden = stack.hidden(batch.tokens, lower.lower(batch.tokens))
+            states = hidden[batch.last].float().view(len(some), 2, -1)
             if not len(found):
                 found = torch.zeros(len(rankings), *states.shape[1:])
             found[rows] = states.cpu()

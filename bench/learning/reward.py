@@ -56,10 +56,10 @@ class Sizes:
     epochs: int = 1
     batch: int = 16
     """HH pairs, or Open-Assistant rankings, per optimiser step."""
-    freeze_layers: int = 20
+    freeze_layers: int = 26
     max_tokens: int = 1024
     chunk: int = 365
-    """Pairs whose states are one unit."""
+    """Pairs whose states are computed and kept together."""
     seed: int = 0
 
 
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     bench = Bench(chosen, args.data, args.work, args.model, args.threads)
     units = bench.units()
     settings = settings_of_units(chosen) | {"model": args.model.name if args.model else None}
-    results = run_units(args.work, units, settings)
+    results = run_units(args.work, units, settings, args.results)
     found = dict(zip([unit.name for unit in units], results, strict=True))
     publish(args, "reward", chosen, bench.figures(found))
 
@@ -97,6 +97,7 @@ class Bench:
     ) -> None:
         self.chosen, self.work, self.threads = chosen, work, threads
         self.model = model or small_model(data, work)
+        self.frozen = work / "frozen"  # serves every fold and every size
         read = read_hh(data / "hh-rlhf" / "harmless.jsonl.gz")
         self.hh = HH(read.pairs[: chosen.rows], read.apart, read.left_out)
         ranked = read_open_assistant(data / "open-assistant" / "en_100_tree.jsonl")
@@ -107,10 +108,7 @@ class Bench:
     def units(self) -> list[Unit]:
         """Floors, probe, folds, curve, K-wise against pairs: what matters most first."""
         chosen, found = self.chosen, [Unit("floors", 60, self.floors)]
-        for first in range(0, len(self.hh.pairs), chosen.chunk):
-            seconds = PER_STATE * chosen.chunk
-            found.append(Unit(f"states-{first}", seconds, partial(self.states, first)))
-        found.append(Unit("probe", 120, self.probe))
+        found.append(Unit("probe", 120 + PER_STATE * len(self.hh.pairs), self.probe))
         for fold in range(chosen.hh_folds):
             found.append(self.unit_of_hh(fold, None))
         for fold in range(min(chosen.curve_folds, chosen.hh_folds)):
@@ -155,6 +153,7 @@ class Bench:
             "learning_rate": self.chosen.learning_rate,
             "head_scale": 0.1,
             "freeze_layers": self.chosen.freeze_layers,
+            "frozen_states": str(self.frozen),
             "max_tokens": self.chosen.max_tokens,
             "checkpoint_every": 10,
             "threads": self.threads,
@@ -169,20 +168,26 @@ class Bench:
             "log_loss": metrics["log_loss"],
         }
 
-    def states(self, first: int) -> Result:
-        """Features of the linear probe for some pairs."""
-        some = self.hh.pairs[first : first + self.chosen.chunk]
-        snapshot = write_rankings(self.work / f"data-states-{first}", some, [])
-        found = probes.last_states(self.model, snapshot, self.chosen.freeze_layers, LONGEST)
-        if len(found) != len(some):
-            raise SystemExit(f"A pair of {self.work.name} is longer than {LONGEST} tokens.")
-        np.save(self.work / f"states-{first}.npy", found)
-        return {"pairs": len(some)}
+    def features(self) -> np.ndarray:
+        """[pairs, 2, H] last states of every pair; what was computed before is read."""
+        found = []
+        for first in range(0, len(self.hh.pairs), self.chosen.chunk):
+            some = self.hh.pairs[first : first + self.chosen.chunk]
+            file = self.work / f"states-{first}.npy"
+            if not file.is_file():
+                snapshot = write_rankings(self.work / f"data-states-{first}", some, [])
+                states = probes.last_states(
+                    self.model, snapshot, self.chosen.freeze_layers, LONGEST, self.frozen
+                )
+                if len(states) != len(some):
+                    raise SystemExit(f"A pair of {snapshot.name} is longer than {LONGEST} tokens.")
+                np.save(file, states)
+            found.append(np.load(file))
+        return np.concatenate(found)
 
     def probe(self) -> Result:
         """Right or wrong of every held-out pair by the linear probe, and its learning curve."""
-        firsts = range(0, len(self.hh.pairs), self.chosen.chunk)
-        features = np.concatenate([np.load(self.work / f"states-{i}.npy") for i in firsts])
+        features = self.features()
         everything = range(len(self.hh.pairs))
         found = {}
         for size in (*self.chosen.curve, None):

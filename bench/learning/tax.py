@@ -58,22 +58,21 @@ def main(argv: list[str] | None = None) -> None:
     def look(model: Path) -> Result:
         return measure(model, cast.test_text, paradigms, chosen.window)._asdict()
 
-    def arm(name: str, changes: dict[str, Any], seed: int) -> Result:
-        settings = plain_ppo(chosen, cast.model, cast.prompts, "concise") | changes
+    def arm(name: str, changed: dict[str, Any], seed: int) -> Result:
+        settings = plain_ppo(chosen, cast.model, cast.prompts, "concise") | changed
         out = args.work / f"{name}-{seed}"
         return run_ppo(out, settings, seed, args.threads) | look(out / "model")
 
-    settings = arms(chosen, cast)
-    known = [(name, seed) for seed in range(chosen.seeds) for name in settings]
+    changes = arms(chosen, cast)
+    known = [(name, seed) for seed in range(chosen.seeds) for name in changes]
     units = [Unit("before", 60, partial(look, cast.model))]
     units += [
-        Unit(f"{name}-{seed}", ARM_SECONDS, partial(arm, name, settings[name], seed))
+        Unit(f"{name}-{seed}", ARM_SECONDS, partial(arm, name, changes[name], seed))
         for name, seed in known
     ]
-    start, *results = run_units(
-        args.work, units, settings_of_units(chosen) | {"model": str(args.model)}
-    )
-    by_arm: dict[str, list[Result]] = {name: [] for name in settings}
+    settings = settings_of_units(chosen) | {"model": args.model.name if args.model else None}
+    start, *results = run_units(args.work, units, settings, args.results)
+    by_arm: dict[str, list[Result]] = {name: [] for name in changes}
     for (name, _), result in zip(known, results, strict=True):
         by_arm[name].append(result)
     publish(args, "tax", chosen, figures(cast, start, by_arm))

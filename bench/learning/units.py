@@ -36,13 +36,16 @@ class Unit:
     """Gives what is to be kept, as JSON."""
 
 
-def run_units(folder: Path, units: Sequence[Unit], settings: Mapping[str, Any]) -> list[Result]:
+def run_units(
+    folder: Path, units: Sequence[Unit], settings: Mapping[str, Any], results: Path | None = None
+) -> list[Result]:
     """The results of all units in order; those that are there already are read.
 
     Each result has ``seconds`` beside its own: what the unit took, tries that were cut short
-    included. They are in ``folder/results``. SystemExit if those are of other ``settings``.
+    included. They are in ``results``, where none is named in ``folder/results``. SystemExit if
+    those are of other ``settings``.
     """
-    folder = folder / RESULTS
+    folder = results or folder / RESULTS
     _check_settings(folder, settings)
     pace = _Pace([unit.seconds for unit in units])
     found = []
@@ -100,7 +103,7 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     with suppress(FileNotFoundError):
         if json.loads(file.read_text(encoding="utf-8")) != plain:
             raise SystemExit(
-                f"{folder.parent} holds results of other settings: name another --work."
+                f"{folder} holds results of other settings: name another --work, or --results."
             )
     write_atomic(file, [json.dumps(plain, indent=1), "\n"])
 

@@ -26,6 +26,7 @@ SMALL: dict[str, list[str]] = {
 def run(script: str, data: Path, work: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [f"bench.learning.{script}", "--data", str(data)]
     command += ["--json", str(work / "found.json"), "--work", str(work / "work")]
+    command += ["--results", str(work / "kept")]
     command += ["--budget", "small", "--threads", "1", *options]
     (ended,) = run_children(MODULE, command, [own_threads()])
     return ended
@@ -44,7 +45,7 @@ def test_a_script_runs_and_goes_on_where_it_was(
     found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text())
     assert found["script"] == script
     CHECKS[script](found)
-    folder = tmp_path / "work" / f"{script}-small" / "results"
+    folder = tmp_path / "kept" / f"{script}-small"
     units = [path for path in folder.glob("*.json") if path.name != "settings.json"]
     last = max(units, key=lambda path: path.stat().st_mtime)
     last.unlink()
