@@ -13,6 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 from trainer.stack import Padded, Stack
 
 STATES = "states"
+ABOVE = {
+    "architectures", "bos_token_id", "eos_token_id", "id2label", "label2id", "num_labels",
+    "pad_token_id", "problem_type", "use_cache",
+}  # fmt: skip
+"""What a config says of heads and of generating, on which no hidden state depends."""
 
 
 class FrozenStates:
@@ -84,7 +89,8 @@ def _key(ids: Tensor, segments: Tensor | None) -> bytes:
 def _fingerprint(stack: Stack) -> str:
     """Names all that the states of a row depend on beside its tokens."""
     digest = hashlib.sha256()
-    shape = {k: v for k, v in stack.backbone.config.to_diff_dict().items() if not k.startswith("_")}
+    config = stack.backbone.config.to_diff_dict()
+    shape = {k: v for k, v in config.items() if k not in ABOVE and not k.startswith("_")}
     how = (sorted(shape.items()), stack.frozen, stack.precision, stack.device.type)
     digest.update(repr((how, torch.__version__)).encode())
     for module in stack.shared_modules():

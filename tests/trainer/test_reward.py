@@ -11,9 +11,9 @@ from torch import Tensor
 from tests.trainer.snapshots import comparison_row, write_all, write_snapshot
 from trainer import losses, reward
 from trainer.config import RewardConfig
-from trainer.data import load_demonstrations, load_rankings
+from trainer.data import batch_rankings, load_demonstrations, load_rankings
 from trainer.frozen import FrozenStates
-from trainer.models import ScalarModel, trainable
+from trainer.models import LanguageModel, ScalarModel, trainable
 from trainer.records import read_manifest
 from trainer.stack import Padded, Stack, pad
 from trainer.stage_io import open_run
@@ -237,9 +237,16 @@ def test_states_on_disk_serve_the_next_run_and_no_other_weights(
     tried = computed[2]  # on construction alone
     assert computed[1] == computed[0] > tried
 
+    files = set(kept.rglob("*.safetensors"))
+    row = load_rankings(folders["comparisons"], Codec.load(tiny_model), 200).train[:1]
+    rows = batch_rankings(row, 0, CPU, shared=True).tokens
+    language = LanguageModel.load(tiny_model, 1, "fp32", CPU).stack  # another head, another config
+    FrozenStates(language, 0, kept).lower(rows)
+    assert set(kept.rglob("*.safetensors")) == files, "the head names nothing"
+
     other = ScalarModel.fresh(tiny_model, 1, "fp32", CPU, pad_id=0, seed=0)
     other.stack.shared_modules()[0].weight.data[0, 0] += 1.0
-    batch, files = pad([[5, 6, 7]], 0, CPU), set(kept.rglob("*.safetensors"))
+    batch = pad([[5, 6, 7]], 0, CPU)
     states = FrozenStates(other.stack, 0, kept).lower(batch)
     assert torch.equal(states, real(other.stack, batch))
     (new,) = set(kept.rglob("*.safetensors")) - files
