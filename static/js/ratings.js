@@ -4,6 +4,7 @@
  */
 
 import { fill } from "./assignment.js";
+import { promptFold } from "./prompt.js";
 
 const $ = (id) => document.getElementById(id);
 const VALUES = { true: true, false: false };
@@ -69,6 +70,7 @@ export class RatingStep {
     this.draw();
     this.#mean(null);
     if (quiet) return;
+    promptFold();
     scrollTo({ top: 0 });
     $("rating-title").focus({ preventScroll: true });
   }

@@ -13,6 +13,8 @@ from labelapp.models import User
 from tests.e2e.axe import SETTLED, complaints
 
 DESKTOP, PHONE = (1440, 900), (390, 844)
+NARROWEST = (320, 256)
+"""A window of 1280 by 1024 at four times its size: nothing is scrolled sideways there (WCAG 1.4.10)."""
 LOOKS = ((DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (PHONE, "light"))
 WHOLE = {LOOKS[0], LOOKS[2]}  # there axe asks all it knows, else what a theme can change
 LEAST = {DESKTOP: 24, PHONE: 44}  # how high what one presses must be
@@ -108,9 +110,14 @@ class Visitor:
             if scheme == "light":
                 for small in self.page.evaluate(_SMALL, LEAST[size]):
                     self.fault(f"at {size[0]} px {small}")
-        self._show(DESKTOP, "light")
-        if not part:
-            self._walk()
+        self._show(NARROWEST, "light")
+        wide = self.page.evaluate("document.documentElement.scrollWidth")
+        if wide > NARROWEST[0]:
+            self.fault(f"is {wide} px wide at {NARROWEST[0]}")
+        for size in (PHONE, DESKTOP):
+            self._show(size, "light")
+            if not part:
+                self._walk(f"at {size[0]} px")
 
     def fault(self, what: str) -> None:
         self.faults.append(f"{self._where}: {what}")
@@ -140,7 +147,7 @@ class Visitor:
         self.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         self.page.evaluate(SETTLED)
 
-    def _walk(self) -> None:
+    def _walk(self, where: str) -> None:
         """Tab from the top of the page to its end: no trap, and one always sees where one is."""
         self.page.evaluate("""() => {
                 const top = document.documentElement;
@@ -157,12 +164,12 @@ class Visitor:
                 return
             first = first or here["where"]
             if stop == 0 and "Skip to" not in first:
-                self.fault(f"Tab leads first to {first}")
+                self.fault(f"Tab {where} leads first to {first}")
             if not here["seen"]:
-                self.fault(f"Tab: nothing shows that {here['where']} has the focus")
+                self.fault(f"Tab {where}: nothing shows that {here['where']} has the focus")
             if not here["free"]:
-                self.fault(f"Tab: {here['where']} is covered")
-        self.fault(f"Tab never leaves the page; the last stop is {here['where']}")
+                self.fault(f"Tab {where}: {here['where']} is covered")
+        self.fault(f"Tab {where} never leaves the page; the last stop is {here['where']}")
 
 
 @contextmanager
