@@ -4,7 +4,8 @@ import pytest
 from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
 
-from labelapp.models import RATING_FIELDS, Prompt, Round
+from labelapp.models import RATING_FIELDS, Prompt, Round, User
+from tests import factories
 from tests.e2e.axe import complaints
 from tests.e2e.labeling import Desk, desk
 
@@ -58,3 +59,28 @@ def test_a_short_prompt_and_a_wide_screen_have_nothing_to_unfold(at_desk: Desk) 
     expect(page.locator("#prompt-fold")).to_be_hidden()
     page.get_by_text("That is all.").scroll_into_view_if_needed()
     expect(page.locator("[data-answer=A]")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_first_visit_is_explained_in_one_screen_of_a_phone(at_desk: Desk, language: str) -> None:
+    rival = factories.make_version(at_desk.project)
+    Round.objects.filter(pk=at_desk.round.pk).update(opponent=rival, pairs_wanted=1)
+    at_desk.round.refresh_from_db()
+    for kind in ("demonstration", "ranking", "pairwise"):
+        at_desk.task(kind)
+    User.objects.filter(pk=at_desk.labeler.pk).update(language=language)
+    page = at_desk.page
+    page.set_viewport_size(PHONE)
+    page.goto(f"{at_desk.url}/p/garden/work/")
+    expect(page.locator(".first-steps li")).to_have_count(5)
+    expect(page.locator("#next")).to_be_in_viewport(ratio=1)
+    expect(page.locator("[data-dialog=instructions]")).to_be_in_viewport(ratio=1)
+
+
+def test_a_first_visit_explains_what_this_round_asks_for_and_nothing_else(at_desk: Desk) -> None:
+    at_desk.task("ranking")
+    page = at_desk.page
+    page.goto(f"{at_desk.url}/p/garden/work/")
+    expect(page.locator(".first-steps h2")).to_have_text(
+        ["Rank answers", "Nothing is lost", "You may skip"]
+    )
