@@ -66,7 +66,12 @@ function change(next, letter) {
 }
 
 function undo() {
-  if (past.length === 0 || page.closed || step !== "rank") return;
+  if (page.closed) return;
+  if (step === "rate") {
+    ratings.undo();
+    return;
+  }
+  if (past.length === 0) return;
   state = past.pop();
   armed = rank.missing(state, letters)[0] ?? null;
   draw();
