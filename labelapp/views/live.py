@@ -17,6 +17,7 @@ from labelapp.selectors.queue import in_hand
 from labelapp.services.live import live_prompt_take
 from labelapp.views.access import member
 from labelapp.views.steering import page_of, refused
+from labelapp.views.wording import keys_for
 
 PROMPTS = 20
 
@@ -46,6 +47,7 @@ def live(request: HttpRequest, membership: Membership) -> HttpResponse:
             "key": f"live:{project.slug}:{labeler.pk}",
         },
         "wording": _wording(),
+        "keys": keys_for(labeler),
     }
     return render(request, "labelapp/live.html", context)
 

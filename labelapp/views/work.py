@@ -134,6 +134,8 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         messages.info(request, _("You have skipped that task; it went to others."))
         return redirect("work", slug=project.slug)
     seen = assignment_view(assignment)
+    own_first = seen.kind == Task.Kind.RANKING and seen.step == "write"
+    kind = Task.Kind.DEMONSTRATION if own_first else Task.Kind(seen.kind)
     context = {
         "membership": membership,
         "task": seen,
@@ -145,15 +147,13 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "undo": undo_open(project=project, labeler=membership.user),
         "flag_categories": Flag.Category.choices,
         "thread": thread_of(assignment),
-        "keys": keys_for(membership.user, seen.kind),
+        "keys": keys_for(membership.user, kind),
         "rate_overall": RatingField.OVERALL in seen.rating_fields,
         "scale": range(LOWEST, HIGHEST + 1),
-        "flags": flags_asked(seen.rating_fields),
+        "flags": flags_asked(seen.rating_fields, membership.user.keys),
         "strengths": strength_steps(),
         "break_minutes": settings.BREAK_HINT_MINUTES,
     }
-    own_first = seen.kind == Task.Kind.RANKING and seen.step == "write"
-    kind = Task.Kind.DEMONSTRATION if own_first else Task.Kind(seen.kind)
     return render(request, TEMPLATES[kind], context)
 
 

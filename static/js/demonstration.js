@@ -2,7 +2,7 @@
 
 import { AssignmentPage, fill, skipDialog } from "./assignment.js";
 import { Instructions } from "./beside.js";
-import { markdownKeys } from "./editor.js";
+import { listsGoOn, markdownChords } from "./editor.js";
 import { keysListen } from "./keys.js";
 import { Preview } from "./preview.js";
 
@@ -58,9 +58,9 @@ editor.addEventListener("input", () => {
   page.changed();
 });
 button.addEventListener("click", submit);
-markdownKeys(editor);
+listsGoOn(editor);
 keysListen({
-  chords: { enter: submit, ".": () => preview.toggle() },
+  chords: { ...markdownChords(editor), enter: submit, ".": () => preview.toggle() },
   bare: (key) => {
     if (key.toLowerCase() === "e") {
       if (preview.shown && !preview.wide.matches) preview.toggle();

@@ -1,6 +1,7 @@
 /** Live prompting: send the prompt, show each answer as it is written, lead to the ranking page. */
 
 import { csrfToken } from "./api.js";
+import { keysListen } from "./keys.js";
 import { LiveDraft } from "./live_draft.js";
 
 const page = JSON.parse(document.getElementById("page-data").textContent);
@@ -136,9 +137,4 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   send();
 });
-prompt.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    send();
-  }
-});
+keysListen({ chords: { enter: send } });
