@@ -52,7 +52,10 @@ def assignment_claim_next(
             _("There are no tasks of kind %(kind)s.") % {"kind": repr(kind)},
             fields={"kind": _("Unknown.")},
         )
-    found, why = claim(project, labeler, Task.Kind.values if kind is None else [kind])
+    kinds = Task.Kind.values if kind is None else [kind]
+    found, why = claim(project, labeler, kinds)
+    if found is None and not why and assignments_lapse():  # before the next sweep does it
+        found, why = claim(project, labeler, kinds)
     if why == "stranger":
         raise NotFound(_("You are not a member of this project."))
     if why == "quota":

@@ -35,6 +35,7 @@ from labelapp.selectors.queue import (
     assignment_view,
     in_hand,
     queue_counts,
+    tasks_done,
     waiting_for_answers,
 )
 from labelapp.services.assignments import assignment_claim_next
@@ -145,6 +146,7 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "wording": task_wording(),
         "skip_reasons": _skip_reasons(seen),
         "undo": undo_open(project=project, labeler=membership.user),
+        "done": tasks_done(assignment),
         "flag_categories": Flag.Category.choices,
         "thread": thread_of(assignment),
         "keys": keys_for(membership.user, kind),

@@ -237,6 +237,22 @@ def test_a_button_pressed_while_signed_out_leads_back_to_its_page(
     assert client.get(leads_to, follow=True).status_code == 200
 
 
+def test_a_task_says_which_one_it_is(project: Project, labeler: User) -> None:
+    round_ = factories.make_round(project, quota=2)
+    client = signed_in(labeler)
+    for number in (1, 2):
+        factories.make_task(round_)
+        shown = client.post("/p/garden/work/next/", follow=True).content.decode()
+        assert f"Round 1 · task {number} of 2" in shown
+        held = Assignment.objects.get(labeler=labeler, state="leased")
+        text_submit(
+            assignment_id=held.pk, labeler=labeler, text="Tea.", client_id=factories.client_id()
+        )
+    type(round_).objects.update(quota=None)
+    factories.make_task(round_)
+    assert "task 3</span>" in client.post("/p/garden/work/next/", follow=True).content.decode()
+
+
 def test_an_empty_queue_says_why(project: Project, labeler: User) -> None:
     client = signed_in(labeler)
     assert "No round is open" in page(client, "/p/garden/work/")
