@@ -1,7 +1,5 @@
 """A labeler's own live prompts."""
 
-from typing import Any
-
 from django.db.models import Exists, OuterRef, QuerySet, Subquery
 
 from labelapp.models import Assignment, LivePrompt, Project, User
@@ -17,8 +15,9 @@ def live_prompts_own(*, project: Project, labeler: User) -> QuerySet[LivePrompt]
     )
 
 
-def live_draft(*, project: Project, labeler: User) -> dict[str, Any] | None:
+def live_draft(*, project: Project, labeler: User) -> dict[str, object] | None:
     """What this labeler has typed and not asked yet."""
     asked = LivePrompt.objects.filter(client_id=OuterRef("client_id"))
     drafts = project.live_drafts.filter(~Exists(asked), labeler=labeler)
-    return drafts.values("text", "use_case", "client_id", "saved_at").first()
+    found = drafts.values("text", "use_case", "client_id", "saved_at").first()
+    return dict(found) if found else None
