@@ -13,8 +13,8 @@ from labelapp.models import User
 from tests.e2e.axe import SETTLED, complaints
 
 DESKTOP, PHONE = (1440, 900), (390, 844)
-NARROWEST = (320, 256)
-"""A window of 1280 by 1024 at four times its size: nothing is scrolled sideways there (WCAG 1.4.10)."""
+BETWEEN = ((320, 256), (768, 1024), (1101, 800))
+"""Nothing is scrolled sideways there either. The first is a window of 1280 by 1024 at four times its size (WCAG 1.4.10)."""
 LOOKS = ((DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (PHONE, "light"))
 WHOLE = {LOOKS[0], LOOKS[2]}  # there axe asks all it knows, else what a theme can change
 LEAST = {DESKTOP: 24, PHONE: 44}  # how high what one presses must be
@@ -104,16 +104,13 @@ class Visitor:
             self._show(size, scheme)
             for complaint in complaints(self.page, colours_only=(size, scheme) not in WHOLE):
                 self.fault(f"{size[0]} px, {scheme}: {complaint}")
-            wide = self.page.evaluate("document.documentElement.scrollWidth")
-            if wide > size[0]:
-                self.fault(f"is {wide} px wide at {size[0]}")
+            self._expect_narrow(size)
             if scheme == "light":
                 for small in self.page.evaluate(_SMALL, LEAST[size]):
                     self.fault(f"at {size[0]} px {small}")
-        self._show(NARROWEST, "light")
-        wide = self.page.evaluate("document.documentElement.scrollWidth")
-        if wide > NARROWEST[0]:
-            self.fault(f"is {wide} px wide at {NARROWEST[0]}")
+        for size in BETWEEN:
+            self._show(size, "light")
+            self._expect_narrow(size)
         for size in (PHONE, DESKTOP):
             self._show(size, "light")
             if not part:
@@ -127,6 +124,11 @@ class Visitor:
         expected = self._refused and "server responded with a status of" in message.text
         if not expected:
             self.fault(f"console: {message.text}")
+
+    def _expect_narrow(self, size: tuple[int, int]) -> None:
+        wide = self.page.evaluate("document.documentElement.scrollWidth")
+        if wide > size[0]:
+            self.fault(f"is {wide} px wide at {size[0]}")
 
     def _title_and_heading(self) -> None:
         title = self.page.title()
