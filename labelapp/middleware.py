@@ -30,13 +30,21 @@ class OwnLanguage:
 
 
 class ErrorPages:
-    """Render a LabelappError raised by a view as its designed page; the API has its own."""
+    """Render a LabelappError raised by a view as its designed page; the API has its own.
+
+    So is the empty answer to a visit of an address that takes only what a form sends.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        response = self.get_response(request)
+        if response.status_code == 405 and not response.content:
+            page = render(request, "405.html", status=405)
+            page["Allow"] = response["Allow"]
+            return page
+        return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Django calls this for what a view raised; None leaves it to the 500 page."""

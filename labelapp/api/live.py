@@ -9,10 +9,12 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 from rest_framework import serializers
 from rest_framework.request import Request
+from rest_framework.response import Response
 
 from labelapp.api.work import LabelerView
 from labelapp.models import LivePrompt, Task, UseCase
 from labelapp.services.live import live_answers, live_prompt_write
+from labelapp.services.live_drafts import live_draft_save
 from labelapp.services.prompts import TEXT_LIMIT
 from labelapp.tasks import runs_nudge
 
@@ -21,6 +23,18 @@ class LiveInput(serializers.Serializer[Any]):
     client_id = serializers.UUIDField()
     text = serializers.CharField(max_length=TEXT_LIMIT)
     use_case = serializers.ChoiceField(choices=UseCase.choices, default=UseCase.OTHER)
+
+
+class LiveDraftInput(LiveInput):
+    text = serializers.CharField(max_length=TEXT_LIMIT, allow_blank=True, trim_whitespace=False)
+
+
+class LiveDraftView(LabelerView):
+    def put(self, request: Request, slug: str) -> Response:
+        data = self.checked(LiveDraftInput, request.data)
+        project = self.membership.project
+        saved_at = live_draft_save(project=project, labeler=self.labeler, **data)
+        return Response({"saved_at": saved_at})
 
 
 class LiveView(LabelerView):

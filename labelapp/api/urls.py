@@ -9,6 +9,7 @@ _assignment = "p/<slug:slug>/assignments/<uuid:assignment_id>/"
 urlpatterns: list[URLPattern] = [
     path("p/<slug:slug>/next/", work.NextView.as_view(), name="api-next"),
     path("p/<slug:slug>/live/", live.LiveView.as_view(), name="api-live"),
+    path("p/<slug:slug>/live/draft/", live.LiveDraftView.as_view(), name="api-live-draft"),
     path(_assignment, work.AssignmentDetailView.as_view(), name="api-assignment"),
     path(f"{_assignment}draft/", work.DraftView.as_view(), name="api-draft"),
     path(f"{_assignment}heartbeat/", work.HeartbeatView.as_view(), name="api-heartbeat"),

@@ -45,7 +45,7 @@ class KeysForm(forms.Form):
         for action in ACTIONS:
             self.fields[action.name] = forms.CharField(
                 label=str(action.title),
-                max_length=12,
+                max_length=16,
                 required=False,
                 widget=forms.TextInput(
                     attrs={
@@ -55,6 +55,18 @@ class KeysForm(forms.Form):
                     }
                 ),
             )
+
+    def general(self) -> list[forms.BoundField]:
+        """The fields of all actions but those while rating."""
+        return [self[action.name] for action in ACTIONS if not action.rates]
+
+    def rating(self) -> list[forms.BoundField]:
+        """The fields of the actions while rating."""
+        return [self[action.name] for action in ACTIONS if action.rates]
+
+    def rating_errors(self) -> bool:
+        """Whether one of them is refused."""
+        return any(field.errors for field in self.rating())
 
     def wanted(self) -> dict[str, str]:
         """Action -> key as typed; empty is the first one."""

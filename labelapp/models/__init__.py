@@ -3,7 +3,7 @@
 from labelapp.models.assignments import LETTERS, Assignment, Standing, Task
 from labelapp.models.concerns import Flag, Note, Thread
 from labelapp.models.labels import Demonstration, Ranking, RankingPlace, Rating
-from labelapp.models.live import LivePrompt
+from labelapp.models.live import LiveDraft, LivePrompt
 from labelapp.models.people import ApiToken, Invite, Membership, Role, User
 from labelapp.models.projects import InstructionVersion, Project
 from labelapp.models.prompts import Prompt, PromptKind, Split, Upload, UseCase
@@ -27,6 +27,7 @@ __all__ = [
     "Flag",
     "InstructionVersion",
     "Invite",
+    "LiveDraft",
     "LivePrompt",
     "Membership",
     "ModelVersion",

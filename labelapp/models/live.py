@@ -7,7 +7,7 @@ from django.db import models
 from labelapp.models.assignments import Task
 from labelapp.models.people import User
 from labelapp.models.projects import Project
-from labelapp.models.prompts import Prompt
+from labelapp.models.prompts import Prompt, UseCase
 from labelapp.models.registry import Run
 from labelapp.models.rounds import Round
 
@@ -39,3 +39,25 @@ class LivePrompt(models.Model):
 
     def __str__(self) -> str:
         return f"live prompt {self.pk}"
+
+
+class LiveDraft(models.Model):
+    """What a labeler types of their next live prompt, one in a project. Gone once it is asked."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="live_drafts")
+    labeler = models.ForeignKey(User, models.CASCADE, related_name="live_drafts")
+    text = models.TextField()
+    use_case = models.CharField(max_length=16, choices=UseCase)
+    client_id = models.UUIDField(help_text="Of the prompt that it becomes.")
+    saved_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "labeler"], name="live_draft_once"),
+            models.CheckConstraint(
+                condition=models.Q(use_case__in=UseCase.values), name="live_draft_use_case"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"live draft of {self.labeler}"

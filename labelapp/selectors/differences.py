@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-_WORD = re.compile(r"\S+\s*")
+# kana and Chinese characters, which no space divides into words: each is one
+_ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_ALONE}]\s*|[^\s{_ALONE}]+\s*")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, Sum
 from django.utils.translation import gettext as _
 
 from labelapp.errors import NotFound
@@ -127,6 +127,22 @@ def assignment_view(assignment: Assignment) -> AssignmentView:
         strength_asked=task.round.strength_asked,
         reveal=task.round.reveal,
     )
+
+
+@dataclass(frozen=True)
+class Done:
+    """Which of a labeler's tasks in its round this one is, and how many they may do."""
+
+    number: int
+    quota: int | None
+
+
+def tasks_done(assignment: Assignment) -> Done:
+    """How far the labeler is with the round of a task in hand."""
+    round_ = assignment.task.round
+    standings = Standing.objects.filter(round=round_, labeler=assignment.labeler_id)
+    handed_in = standings.aggregate(n=Sum("handed_in"))["n"] or 0
+    return Done(handed_in + 1, round_.quota)
 
 
 def in_hand(*, project: Project, labeler: User) -> Assignment | None:

@@ -52,7 +52,10 @@ def assignment_claim_next(
             _("There are no tasks of kind %(kind)s.") % {"kind": repr(kind)},
             fields={"kind": _("Unknown.")},
         )
-    found, why = claim(project, labeler, Task.Kind.values if kind is None else [kind])
+    kinds = Task.Kind.values if kind is None else [kind]
+    found, why = claim(project, labeler, kinds)
+    if found is None and not why and assignments_lapse():  # before the next sweep does it
+        found, why = claim(project, labeler, kinds)
     if why == "stranger":
         raise NotFound(_("You are not a member of this project."))
     if why == "quota":
@@ -165,6 +168,15 @@ def _expect_own_window(kept: object, sent: object, over: str | None) -> None:
         )
 
 
+def _overtaken(kept: object, sent: object) -> bool:
+    """Whether the same window's later draft has come before this one, over another connection."""
+    if not isinstance(kept, str) or not isinstance(sent, str):
+        return False
+    window, number = sent.rpartition(":")[::2]
+    other, later = kept.rpartition(":")[::2]
+    return window == other and number.isdecimal() and later.isdecimal() and int(number) < int(later)
+
+
 @transaction.atomic
 def assignment_draft_save(
     *,
@@ -179,14 +191,18 @@ def assignment_draft_save(
     """Keep what was typed or placed so far. Kept for lapsed assignments too: nothing is lost.
 
     A draft with a ``stamp`` ("window:number") is of a page. It is refused where another window
-    has written since the one that this page began with, whose stamp is ``over``.
+    has written since the one that this page began with, whose stamp is ``over``; an earlier one
+    of the same window that comes late changes nothing.
     """
     draft_checked(draft)
     assignment = assignment_lock(assignment_id=assignment_id, labeler=labeler)
     _expect_token(assignment, token)
     if not assignment.writable:
         raise StateConflict(_("This task was already handed in; its draft is closed."))
-    _expect_own_window(assignment.draft.get("stamp"), draft.get("stamp"), over)
+    kept, sent = assignment.draft.get("stamp"), draft.get("stamp")
+    _expect_own_window(kept, sent, over)
+    if _overtaken(kept, sent):
+        return assignment
     assignment.draft = draft
     assignment.draft_saved_at = timezone.now()
     assignment.active_ms = active_ms_bounded(assignment, active_ms)

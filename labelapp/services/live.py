@@ -99,6 +99,7 @@ def live_prompt_write(
         client_id=client_id,
         asked_until=now + timedelta(seconds=ASK_SECONDS),
     )
+    project.live_drafts.filter(labeler=labeler).delete()
     return live, True
 
 

@@ -8,7 +8,6 @@ from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import login, update_session_auth_hash
-from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import LoginView, PasswordResetConfirmView
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -33,6 +32,7 @@ from labelapp.models import Sensitive, User
 from labelapp.selectors.access import memberships_of
 from labelapp.services.accounts import account_avoids_set, account_keys_set, account_name_set
 from labelapp.services.people import invite_accept, invite_find
+from labelapp.views.access import signed_in
 from labelapp.views.steering import add_errors, refused
 
 
@@ -104,7 +104,7 @@ class PasswordReset(PasswordResetConfirmView):
         return response
 
 
-@login_required
+@signed_in
 @require_http_methods(["GET", "POST"])
 def account(request: HttpRequest) -> HttpResponse:
     """Name, and what one is in which project."""
@@ -131,7 +131,7 @@ def _account(
     return render(request, "labelapp/account.html", context, status=status)
 
 
-@login_required
+@signed_in
 @require_POST
 def account_avoids(request: HttpRequest) -> HttpResponse:
     """Which sensitive content one is given no tasks with."""
@@ -145,7 +145,7 @@ def account_avoids(request: HttpRequest) -> HttpResponse:
     return redirect("account")
 
 
-@login_required
+@signed_in
 @require_POST
 def account_keys(request: HttpRequest) -> HttpResponse:
     """Which keys do what on the task pages."""
@@ -170,7 +170,7 @@ def account_keys(request: HttpRequest) -> HttpResponse:
 
 
 @sensitive_post_parameters()
-@login_required
+@signed_in
 @require_http_methods(["GET", "POST"])
 def password_change(request: HttpRequest) -> HttpResponse:
     """Change one's own password; other sessions of the same person end."""

@@ -1,19 +1,18 @@
 """Where people land: by role in one project, or a choice of projects."""
 
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
 
 from labelapp.models import Membership, Role, User
 from labelapp.selectors.access import memberships_of
-from labelapp.views.access import member
+from labelapp.views.access import member, signed_in
 
 START = {Role.LABELER: "work", Role.ADMIN: "rounds", Role.RESEARCHER: "data"}
 
 
 @require_safe
-@login_required
+@signed_in
 def home(request: HttpRequest) -> HttpResponse:
     """Straight to one's work, or to a choice where there are several projects, or none."""
     assert isinstance(request.user, User)

@@ -5,17 +5,19 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from labelapp.errors import StateConflict
 from labelapp.models import LETTERS, Membership, Role, Round, UseCase
-from labelapp.selectors.live import live_prompts_own
+from labelapp.selectors.live import live_draft, live_prompts_own
 from labelapp.selectors.queue import in_hand
 from labelapp.services.live import live_prompt_take
 from labelapp.views.access import member
 from labelapp.views.steering import page_of, refused
+from labelapp.views.wording import keys_for
 
 PROMPTS = 20
 
@@ -38,10 +40,14 @@ def live(request: HttpRequest, membership: Membership) -> HttpResponse:
         "page": page_of(request, live_prompts_own(project=project, labeler=labeler), PROMPTS),
         "page_data": {
             "url": reverse("api-live", args=[project.slug]),
+            "draft_url": reverse("api-live-draft", args=[project.slug]),
+            "draft": live_draft(project=project, labeler=labeler),
+            "now": timezone.now(),
             "csrf_cookie": settings.CSRF_COOKIE_NAME,
             "key": f"live:{project.slug}:{labeler.pk}",
         },
         "wording": _wording(),
+        "keys": keys_for(labeler),
     }
     return render(request, "labelapp/live.html", context)
 
@@ -64,6 +70,10 @@ def live_rank(request: HttpRequest, membership: Membership, pk: int) -> HttpResp
 def _wording() -> dict[str, str]:
     """Words of the page's script."""
     return {
+        "saved": _("Saved {time}"),
+        "saving": _("Saving…"),
+        "offline": _("Offline. Kept on this device"),
+        "failed": _("Not saved: {message}"),
         "asking": _("Your prompt is kept. The model begins to write."),
         "writing": _("The model is writing."),
         "ready": _("All answers are there. Rank them now, or find them below later."),

@@ -1,12 +1,13 @@
 """The fields of a rating as a labeler meets them: a key, a name, and what it means."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from labelapp.keys import flag_keys
 from labelapp.models import FLAGS, RatingField
 
 
@@ -20,19 +21,6 @@ class Flag:
     meaning: str | Promise
 
 
-_KEYS = {
-    RatingField.FAILS_TASK: "f",
-    RatingField.INAPPROPRIATE: "c",
-    RatingField.HALLUCINATION: "h",
-    RatingField.CONSTRAINT_MET: "s",
-    RatingField.SEXUAL: "k",
-    RatingField.VIOLENT: "t",
-    RatingField.ENCOURAGES_HARM: "e",
-    RatingField.DENIGRATES: "d",
-    RatingField.HARMFUL_ADVICE: "a",
-    RatingField.OPINION: "o",
-    RatingField.MORAL_JUDGEMENT: "j",
-}
 _MEANINGS = {
     RatingField.FAILS_TASK: _(
         "The answer does something else than the prompt asks for, or only a part of it."
@@ -62,10 +50,11 @@ _MEANINGS = {
 }
 
 
-def flags_asked(names: Collection[str]) -> list[Flag]:
-    """The yes/no fields among ``names``, in the order of the page."""
+def flags_asked(names: Collection[str], chosen: Mapping[str, str]) -> list[Flag]:
+    """The yes/no fields among ``names``, in the order of the page, with the keys ``chosen``."""
+    keys = flag_keys(chosen)
     return [
-        Flag(name, _KEYS[RatingField(name)], RatingField(name).label, _MEANINGS[RatingField(name)])
+        Flag(name, keys[name], RatingField(name).label, _MEANINGS[RatingField(name)])
         for name in FLAGS
         if name in names
     ]

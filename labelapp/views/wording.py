@@ -44,6 +44,7 @@ def task_wording() -> dict[str, object]:
             "too_long": _(
                 "Longer than the model itself may answer in this round. You can still submit it."
             ),
+            "full": _("No more fits in: an answer has at most {n} characters."),
             "preview_empty": _("What you write shows here as it will look."),
             "preview_away": _("The preview waits for the connection."),
             "example": _("Example {n}"),

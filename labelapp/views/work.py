@@ -35,6 +35,7 @@ from labelapp.selectors.queue import (
     assignment_view,
     in_hand,
     queue_counts,
+    tasks_done,
     waiting_for_answers,
 )
 from labelapp.services.assignments import assignment_claim_next
@@ -134,6 +135,8 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         messages.info(request, _("You have skipped that task; it went to others."))
         return redirect("work", slug=project.slug)
     seen = assignment_view(assignment)
+    own_first = seen.kind == Task.Kind.RANKING and seen.step == "write"
+    kind = Task.Kind.DEMONSTRATION if own_first else Task.Kind(seen.kind)
     context = {
         "membership": membership,
         "task": seen,
@@ -143,17 +146,16 @@ def task(request: HttpRequest, membership: Membership, assignment_id: UUID) -> H
         "wording": task_wording(),
         "skip_reasons": _skip_reasons(seen),
         "undo": undo_open(project=project, labeler=membership.user),
+        "done": tasks_done(assignment),
         "flag_categories": Flag.Category.choices,
         "thread": thread_of(assignment),
-        "keys": keys_for(membership.user, seen.kind),
+        "keys": keys_for(membership.user, kind),
         "rate_overall": RatingField.OVERALL in seen.rating_fields,
         "scale": range(LOWEST, HIGHEST + 1),
-        "flags": flags_asked(seen.rating_fields),
+        "flags": flags_asked(seen.rating_fields, membership.user.keys),
         "strengths": strength_steps(),
         "break_minutes": settings.BREAK_HINT_MINUTES,
     }
-    own_first = seen.kind == Task.Kind.RANKING and seen.step == "write"
-    kind = Task.Kind.DEMONSTRATION if own_first else Task.Kind(seen.kind)
     return render(request, TEMPLATES[kind], context)
 
 

@@ -1,5 +1,7 @@
 /** A field for a key takes the key that is pressed in it. Tab leaves it, Backspace gives the first key. */
 
+import { keyOf } from "./keys.js";
+
 const NONE = new Set(["Tab", "Shift", "Control", "Meta", "Alt", "AltGraph", "Escape", "Dead", "CapsLock"]);
 
 document.addEventListener("keydown", (event) => {
@@ -8,7 +10,7 @@ document.addEventListener("keydown", (event) => {
   const mod = event.ctrlKey || event.metaKey;
   if (!mod && event.key === "Enter") return; // sends the form
   event.preventDefault();
-  const key = event.key.toLowerCase();
+  const key = keyOf(event);
   if (key === "backspace" || key === "delete") field.value = field.dataset.key;
-  else field.value = (mod ? "ctrl+" : "") + key;
+  else field.value = (mod ? "ctrl+" : "") + (mod && event.shiftKey ? "shift+" : "") + key;
 });

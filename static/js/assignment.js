@@ -45,7 +45,9 @@ export class AssignmentPage {
     this.unsavedSince = null;
     this.busy = false;
     this.closed = false;
+    this.title = document.title;
     this.status = document.getElementById("saved");
+    this.spoken = document.getElementById("saved-spoken");
     this.notice = document.getElementById("task-notice");
   }
 
@@ -308,15 +310,15 @@ export class AssignmentPage {
   #leaseWatch() {
     const shown = document.getElementById("active-time");
     if (shown) shown.textContent = fill(this.words.minutes, { n: Math.floor(this.activeMs / 60_000) });
-    if (this.leaseUntil === null || this.closed || this.data.correcting) return;
-    const left = this.leaseUntil - this.clock.now();
+    const held = this.leaseUntil !== null && !this.closed && !this.data.correcting;
+    const left = held ? this.leaseUntil - this.clock.now() : Infinity;
     const warn = Math.min(WARN_BEFORE, (this.data.lease_seconds * 1000) / 3);
+    document.title = document.hidden && left < warn ? this.words.title_lapsing : this.title;
     if (left <= 0) {
       this.#tell("warn", this.words.lapsed, { about: "lease", action: "keep", then: () => this.#beat() });
     } else if (left < warn) {
       const text = fill(this.words.lapsing, { time: this.clock.shown(this.leaseUntil) });
       this.#tell("warn", text, { about: "lease", action: "keep", then: () => this.#beat() });
-      if (document.hidden) document.title = this.words.title_lapsing;
     }
   }
 
@@ -326,10 +328,15 @@ export class AssignmentPage {
     this.#say("saved", fill(this.words.saved, { time: this.clock.shown(when) }));
   }
 
+  /** Shown at every save; read aloud only where saving fails, and once it is well again. */
   #say(state, text) {
     if (state === "saving" && !navigator.onLine) return;
     this.status.dataset.state = state;
     this.status.textContent = text;
+    const ill = state === "offline" || state === "failed";
+    if (!ill && !(this.ill && state === "saved")) return;
+    this.ill = ill;
+    this.spoken.textContent = text;
   }
 
   #tell(level, text, { link = false, action = null, then = null, about = "" } = {}) {

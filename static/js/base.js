@@ -57,6 +57,17 @@ function scrollersReach(root = document) {
   for (const element of root.querySelectorAll(SCROLLS)) scrollers.observe(element);
 }
 
+/** How much the bar at the foot covers, of which there may be several, one shown at a time. */
+function footMeasure() {
+  const bars = [...document.querySelectorAll(".actions-bar")];
+  const measure = () => {
+    const height = Math.max(...bars.map((bar) => bar.offsetHeight));
+    document.documentElement.style.setProperty("--foot", `${height}px`);
+  };
+  const sized = new ResizeObserver(measure);
+  for (const bar of bars) sized.observe(bar);
+}
+
 async function copy(button) {
   const source = document.getElementById(button.dataset.copy);
   const text = "value" in source ? source.value : source.textContent.trim();
@@ -106,6 +117,7 @@ addEventListener("pageshow", () => {
 for (const group of document.querySelectorAll("[data-theme-switch]")) group.hidden = false;
 timesLocalise();
 scrollersReach();
+footMeasure();
 for (const shown of ["htmx:afterSwap", "shown"]) {
   document.addEventListener(shown, (event) => {
     timesLocalise(event.target);

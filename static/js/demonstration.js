@@ -2,7 +2,7 @@
 
 import { AssignmentPage, fill, skipDialog } from "./assignment.js";
 import { Instructions } from "./beside.js";
-import { markdownKeys } from "./editor.js";
+import { listsGoOn, markdownChords } from "./editor.js";
 import { keysListen } from "./keys.js";
 import { Preview } from "./preview.js";
 
@@ -33,15 +33,23 @@ function show() {
     editor.style.height = "auto";
     editor.style.height = `${editor.scrollHeight + 2}px`;
   }
+  note();
   preview.refresh();
 }
 
-function tokensShow(n) {
-  const over = n !== null && n > limit;
-  tokens.textContent = n === null ? "" : fill(page.words.tokens, { n, limit });
-  tokens.classList.toggle("over", over);
-  const said = over ? page.words.too_long : "";
+/** What is said of the length: above all that a paste was cut. */
+function note() {
+  const most = new Intl.NumberFormat(document.documentElement.lang).format(editor.maxLength);
+  const full = editor.value.length >= editor.maxLength;
+  const over = tokens.classList.contains("over") ? page.words.too_long : "";
+  const said = full ? fill(page.words.full, { n: most }) : over;
   if (tooLong.textContent !== said) tooLong.textContent = said;
+}
+
+function tokensShow(n) {
+  tokens.textContent = n === null ? "" : fill(page.words.tokens, { n, limit });
+  tokens.classList.toggle("over", n !== null && n > limit);
+  note();
 }
 
 function submit() {
@@ -58,9 +66,9 @@ editor.addEventListener("input", () => {
   page.changed();
 });
 button.addEventListener("click", submit);
-markdownKeys(editor);
+listsGoOn(editor);
 keysListen({
-  chords: { enter: submit, ".": () => preview.toggle() },
+  chords: { ...markdownChords(editor), enter: submit, ".": () => preview.toggle() },
   bare: (key) => {
     if (key.toLowerCase() === "e") {
       if (preview.shown && !preview.wide.matches) preview.toggle();

@@ -80,20 +80,28 @@ function listGoesOn(editor) {
   return true;
 }
 
-/** Let `editor` (a textarea) be worked by Ctrl or Cmd with B, I, E, Shift 7 and Shift 8. */
-export function markdownKeys(editor) {
-  const plain = { b: () => wrap(editor, "**"), i: () => wrap(editor, "*"), e: () => code(editor) };
-  const shifted = { Digit7: () => list(editor, true), Digit8: () => list(editor, false) };
+/** Let Enter go on with lists in `editor` (a textarea). */
+export function listsGoOn(editor) {
   editor.addEventListener("keydown", (event) => {
     if (event.isComposing || event.altKey || editor.readOnly) return;
-    const held = event.ctrlKey || event.metaKey;
-    if (event.key === "Enter" && !held && !event.shiftKey) {
-      if (listGoesOn(editor)) event.preventDefault();
-      return;
-    }
-    const act = held && (event.shiftKey ? shifted[event.code] : plain[event.key.toLowerCase()]);
-    if (!act) return;
-    event.preventDefault();
-    act();
+    const alone = event.key === "Enter" && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+    if (alone && listGoesOn(editor)) event.preventDefault();
   });
+}
+
+/** What is held with Ctrl or Cmd while `editor` has the focus, for `keysListen`. */
+export function markdownChords(editor) {
+  const acts = {
+    b: () => wrap(editor, "**"),
+    i: () => wrap(editor, "*"),
+    e: () => code(editor),
+    "shift+7": () => list(editor, true),
+    "shift+8": () => list(editor, false),
+  };
+  const here = (act) => () => {
+    if (document.activeElement !== editor || editor.readOnly) return false;
+    act();
+    return true;
+  };
+  return Object.fromEntries(Object.entries(acts).map(([key, act]) => [key, here(act)]));
 }

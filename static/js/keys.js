@@ -15,16 +15,21 @@ const firstOf = new Map(moved.map((action) => [action.keys, action.first]));
 const left = new Set(moved.map((action) => action.first));
 const listeners = [];
 
-/** "mod+enter", "e": how the server names a key press; null where it is none of ours. */
+/** What a key is called; a digit by its place, as Shift makes another sign of it. */
+export function keyOf(event) {
+  const digit = event.shiftKey && (event.ctrlKey || event.metaKey) && /^Digit(\d)$/.exec(event.code);
+  return digit ? digit[1] : event.key.toLowerCase();
+}
+
+/** "mod+enter", "mod+shift+8", "e": how the server names a key press; null where it is none of ours. */
 export function pressed(event) {
   if (event.isComposing || event.altKey) return null;
   const mod = event.ctrlKey || event.metaKey;
-  if (mod && event.shiftKey) return null;
-  return (mod ? "mod+" : "") + event.key.toLowerCase();
+  return (mod ? "mod+" : "") + (mod && event.shiftKey ? "shift+" : "") + keyOf(event);
 }
 
 /**
- * Listen for keys. `chords` are held with Ctrl or Cmd ("enter", "z"); `bare(key, event)` gets every
+ * Listen for keys. `chords` are held with Ctrl or Cmd ("enter", "z", "shift+8"); `bare(key, event)` gets every
  * other key outside of fields and returns true when it used it.
  */
 export function keysListen({ chords = {}, bare = () => false }) {
@@ -40,7 +45,7 @@ document.addEventListener("keydown", (event) => {
   const bareNow = !name.startsWith("mod+");
   if (bareNow && (typing(event.target) || inDialog)) return;
   if (name === "?") {
-    document.getElementById("keys")?.showModal();
+    document.querySelector("dialog#keys")?.showModal();
     event.preventDefault();
     return;
   }
@@ -61,10 +66,9 @@ const ctrl = mac ? "⌘" : (own.ctrl ?? "Ctrl");
 
 /** "mod+enter" as it stands on a key: "Ctrl ⏎". */
 export function written(keys) {
-  const mod = keys.startsWith("mod+");
-  const key = mod ? keys.slice(4) : keys;
-  const name = NAMES[key] ?? (key.length === 1 ? key.toUpperCase() : key);
-  return mod ? `${ctrl} ${name}` : name;
+  const parts = /^(mod\+)?(shift\+)?(.+)$/.exec(keys);
+  const key = NAMES[parts[3]] ?? (parts[3].length === 1 ? parts[3].toUpperCase() : parts[3]);
+  return [parts[1] && ctrl, parts[2] && "⇧", key].filter(Boolean).join(" ");
 }
 
 const hints = new Map(own.actions.map((action) => [written(action.first).replace(ctrl, "Ctrl"), action.keys]));

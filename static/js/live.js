@@ -1,6 +1,8 @@
 /** Live prompting: send the prompt, show each answer as it is written, lead to the ranking page. */
 
-import { newId } from "./api.js";
+import { csrfToken } from "./api.js";
+import { keysListen } from "./keys.js";
+import { LiveDraft } from "./live_draft.js";
 
 const page = JSON.parse(document.getElementById("page-data").textContent);
 const words = JSON.parse(document.getElementById("wording").textContent);
@@ -13,38 +15,15 @@ const answers = document.getElementById("answers");
 const rank = document.getElementById("rank");
 const again = document.getElementById("again");
 
-/* what is typed is kept on this device until the server has it; its id makes a second try count once */
-function kept() {
-  try {
-    return JSON.parse(localStorage.getItem(page.key)) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-function keep(draft) {
-  try {
-    if (draft) localStorage.setItem(page.key, JSON.stringify(draft));
-    else localStorage.removeItem(page.key);
-  } catch {
-    /* no storage here: the page itself still holds it */
-  }
-}
-
-let draft = kept();
-if (draft.text && !prompt.value) prompt.value = draft.text;
-if (draft.useCase) useCase.value = draft.useCase;
-
-/* another text is another prompt */
-function typed() {
-  const same = draft.text === prompt.value && draft.useCase === useCase.value;
-  draft = {
-    text: prompt.value,
-    useCase: useCase.value,
-    id: same && draft.id ? draft.id : newId(),
-  };
-  keep(draft);
-}
+const draft = new LiveDraft({
+  page,
+  words,
+  read: () => ({ text: prompt.value, use_case: useCase.value }),
+  write: (kept) => {
+    prompt.value = kept.text;
+    if (kept.use_case) useCase.value = kept.use_case;
+  },
+});
 
 function busy(is) {
   ask.disabled = is;
@@ -83,14 +62,13 @@ function heard(line) {
   }
   if (line.event === "refused") {
     says.textContent = line.message;
-    draft = { ...draft, id: newId() };
-    keep(draft);
+    draft.renew();
+    draft.failed();
     busy(false);
     prompt.focus();
     return true;
   }
-  keep(null);
-  draft = {};
+  draft.done();
   says.textContent = words[line.event] ?? "";
   if (line.event === "ready") {
     rank.href = line.url;
@@ -117,15 +95,8 @@ async function listen(body) {
   }
 }
 
-function csrfToken() {
-  const prefix = `${page.csrf_cookie}=`;
-  const cookie = document.cookie.split("; ").find((pair) => pair.startsWith(prefix));
-  return cookie
-    ? decodeURIComponent(cookie.slice(prefix.length))
-    : document.querySelector("[name=csrfmiddlewaretoken]").value;
-}
-
 function failed(message) {
+  draft.failed();
   says.textContent = message;
   answers.hidden = true;
   busy(false);
@@ -139,14 +110,13 @@ async function send() {
     prompt.focus();
     return;
   }
-  typed();
   clear();
   busy(true);
   try {
     const response = await fetch(page.url, {
       method: "POST",
-      headers: { "Content-Type": "application/json", "X-CSRFToken": csrfToken() },
-      body: JSON.stringify({ client_id: draft.id, text: draft.text, use_case: draft.useCase }),
+      headers: { "Content-Type": "application/json", "X-CSRFToken": csrfToken(page.csrf_cookie) },
+      body: JSON.stringify(draft.ask()),
     });
     if (!response.ok) {
       const error = (await response.json().catch(() => null))?.error ?? {};
@@ -161,15 +131,10 @@ async function send() {
   }
 }
 
-prompt.addEventListener("input", typed);
-useCase.addEventListener("change", typed);
+prompt.addEventListener("input", () => draft.typed());
+useCase.addEventListener("change", () => draft.typed());
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   send();
 });
-prompt.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    send();
-  }
-});
+keysListen({ chords: { enter: send } });

@@ -13,6 +13,8 @@ const pairs = document.getElementById("pairs"); // only where a few-shot prompt 
 const button = document.getElementById("submit");
 const missing = document.getElementById("missing");
 const tokens = document.getElementById("token-count");
+const back = document.getElementById("pair-back");
+const removed = []; // {at, content} of pairs that had something in them
 const counting = { timer: null, turn: 0 };
 const named = () => [...form.querySelectorAll("[name]")];
 
@@ -32,16 +34,20 @@ const page = new AssignmentPage({
 function read() {
   const content = Object.fromEntries(named().map((field) => [field.name, field.value]));
   if (!pairs) return content;
-  const of = (pair, name) => pair.querySelector(`[data-pair=${name}]`).value;
-  content.pairs = [...pairs.children].map((pair) => ({ query: of(pair, "query"), response: of(pair, "response") }));
+  content.pairs = [...pairs.children].map(pairRead);
   return content;
 }
 
-function pairAdd(content = {}) {
+function pairRead(pair) {
+  const of = (name) => pair.querySelector(`[data-pair=${name}]`).value;
+  return { query: of("query"), response: of("response") };
+}
+
+function pairAdd(content = {}, before = null) {
   const pair = document.getElementById("pair").content.firstElementChild.cloneNode(true);
   for (const area of pair.querySelectorAll("[data-pair]")) area.value = content[area.dataset.pair] ?? "";
   pair.querySelector("[data-remove]").addEventListener("click", () => pairRemove(pair));
-  pairs.append(pair);
+  pairs.insertBefore(pair, before);
   pairsNumber();
   return pair;
 }
@@ -52,7 +58,9 @@ function pairsNumber() {
     pair.querySelector("[data-remove-title]").textContent = fill(page.words.example_remove, { n: index + 1 });
     pair.querySelector("[data-remove]").hidden = pairs.children.length === 1;
   }
-  document.getElementById("pair-add").disabled = pairs.children.length >= MOST_PAIRS;
+  const full = pairs.children.length >= MOST_PAIRS;
+  document.getElementById("pair-add").disabled = full;
+  back.hidden = full || removed.length === 0;
 }
 
 /** Add an empty pair and go there. */
@@ -67,9 +75,24 @@ function pairNext() {
 function pairRemove(pair) {
   if (page.closed) return;
   const near = pair.nextElementSibling ?? pair.previousElementSibling;
+  const content = pairRead(pair);
+  if (content.query.trim() || content.response.trim()) {
+    removed.push({ at: [...pairs.children].indexOf(pair), content });
+  }
   pair.remove();
   pairsNumber();
   near.querySelector("[data-pair=query]").focus();
+  pairsSay();
+  changed();
+}
+
+/** Put the pair that was removed last where it was. */
+function pairBack() {
+  if (page.closed || removed.length === 0) return;
+  const { at, content } = removed.pop();
+  pairAdd(content, pairs.children[at] ?? null)
+    .querySelector("[data-pair=query]")
+    .focus();
   pairsSay();
   changed();
 }
@@ -129,6 +152,7 @@ addEventListener("online", show);
 form.addEventListener("input", changed);
 form.addEventListener("submit", (event) => event.preventDefault());
 document.getElementById("pair-add")?.addEventListener("click", pairNext);
+back?.addEventListener("click", pairBack);
 button.addEventListener("click", submit);
 keysListen({
   chords: { enter: submit, ".": pairNext },

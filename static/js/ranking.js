@@ -3,6 +3,7 @@
 import { AssignmentPage, fill, skipDialog } from "./assignment.js";
 import { compare } from "./difference.js";
 import { keysListen } from "./keys.js";
+import { promptFold } from "./prompt.js";
 import { RankStrip } from "./rank_strip.js";
 import * as rank from "./ranking_state.js";
 import { disagreement, RatingStep } from "./ratings.js";
@@ -44,6 +45,7 @@ function go(there, { quiet = false } = {}) {
   $("ranking-bar").hidden = there !== "rank";
   if (ratings) $("rating-bar").hidden = there !== "rate";
   draw();
+  promptFold();
   if (quiet) return;
   if (moved) page.changed();
   scrollTo({ top: 0 });
@@ -64,7 +66,12 @@ function change(next, letter) {
 }
 
 function undo() {
-  if (past.length === 0 || page.closed || step !== "rank") return;
+  if (page.closed) return;
+  if (step === "rate") {
+    ratings.undo();
+    return;
+  }
+  if (past.length === 0) return;
   state = past.pop();
   armed = rank.missing(state, letters)[0] ?? null;
   draw();

@@ -4,6 +4,7 @@
  */
 
 import { fill } from "./assignment.js";
+import { promptFold } from "./prompt.js";
 
 const $ = (id) => document.getElementById(id);
 const VALUES = { true: true, false: false };
@@ -23,6 +24,7 @@ export class RatingStep {
     this.scale = [...this.root.querySelectorAll("[name=overall]")];
     this.meaning = $("meaning");
     this.said = new Map(this.letters.map((letter) => [letter, { overall: null, flags: {} }]));
+    this.past = []; // [letter, what was said of it before]
     this.letter = this.letters[0];
     this.#listen();
     this.#mean(null);
@@ -43,6 +45,7 @@ export class RatingStep {
       const good = this.scale.length > 0 && Number.isInteger(overall) && overall >= 1 && overall <= 7;
       this.said.set(letter, { overall: good ? overall : null, flags: Object.fromEntries(flags) });
     }
+    this.past = [];
     this.letter = this.letters.includes(draft.rating_at) ? draft.rating_at : this.letters[0];
     this.draw();
   }
@@ -69,6 +72,7 @@ export class RatingStep {
     this.draw();
     this.#mean(null);
     if (quiet) return;
+    promptFold();
     scrollTo({ top: 0 });
     $("rating-title").focus({ preventScroll: true });
   }
@@ -137,7 +141,25 @@ export class RatingStep {
     return this.scale.length > 0 ? said.overall !== null : Object.keys(said.flags).length > 0;
   }
 
+  /** Take the last rating or field back, and show the answer it was of. */
+  undo() {
+    const before = this.past.pop();
+    if (!before) return;
+    const [letter, said] = before;
+    this.said.set(letter, said);
+    if (letter === this.letter) this.draw();
+    else this.show(letter);
+    this.say(this.words.undone);
+    this.changed();
+  }
+
+  #remember() {
+    const { overall, flags } = this.said.get(this.letter);
+    this.past.push([this.letter, { overall, flags: { ...flags } }]);
+  }
+
   #rate(overall) {
+    this.#remember();
     this.said.get(this.letter).overall = overall;
     this.say(overall === null ? "" : fill(this.words.overall_said, { n: overall }));
     this.draw();
@@ -145,6 +167,7 @@ export class RatingStep {
   }
 
   #flag(flag, value) {
+    this.#remember();
     const flags = this.said.get(this.letter).flags;
     if (value === "") delete flags[flag.dataset.flag];
     else flags[flag.dataset.flag] = VALUES[value];

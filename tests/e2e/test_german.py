@@ -14,7 +14,7 @@ from tests.labelapp.steering_cast import make_cast
 from tests.labelapp.test_language import admin_pages, english, labeler_pages
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
-WIDTHS = (390, 1440)
+WIDTHS = (320, 390, 768, 1024, 1440)
 TOO_WIDE = """() => [
   ...(document.documentElement.scrollWidth > innerWidth ? ["the page"] : []),
   ...[...document.querySelectorAll(".btn, button")]

@@ -5,7 +5,7 @@ from playwright.sync_api import Page, expect
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from labelapp.models import Demonstration, Prompt, Ranking
+from labelapp.models import Demonstration, Prompt, Ranking, Round
 from tests.e2e.axe import complaints
 from tests.e2e.labeling import Desk, desk
 from tests.labelapp.aftercare_cast import settle
@@ -174,6 +174,57 @@ def test_a_key_of_ones_own_works_and_stands_in_the_overview(at_desk: Desk) -> No
     page.keyboard.press("Control+s")
     page.wait_for_url("**/work/")
     assert Ranking.objects.count() == 1
+
+
+def test_writing_and_rating_by_keys_of_ones_own(at_desk: Desk) -> None:
+    page = at_desk.page
+    page.goto(f"{at_desk.url}/account/")
+    page.keyboard.press("?")  # no overview here, and no error
+    page.get_by_label("Bold").press("Control+Shift+Digit9")
+    page.get_by_label("Preview, and back").press("Control+m")
+    page.get_by_text("Letters of the fields while rating").click()
+    page.get_by_label("Hallucination").press("q")
+    assert complaints(page) == []
+    page.get_by_role("button", name="Save keys").click()
+    at_desk.task("demonstration")
+    at_desk.take()
+    editor = page.locator("#answer")
+    editor.fill("tea")
+    editor.press("Control+a")
+    page.keyboard.press("Control+b")
+    expect(editor).to_have_value("tea")
+    page.keyboard.press("Control+Shift+Digit9")
+    expect(editor).to_have_value("**tea**")
+    shown = page.locator("#preview").is_visible()
+    page.keyboard.press("Control+m")
+    expect(page.locator("#preview")).to_be_visible(visible=not shown)
+    expect(page.locator("#keys kbd", has_text="Ctrl ⇧ 9")).to_have_count(1)
+    page.locator("#submit").click()
+    page.wait_for_url("**/work/")
+    Round.objects.update(rating_fields=["overall", "hallucination"])
+    at_desk.task("ranking")
+    at_desk.take()
+    page.keyboard.press("h")
+    expect(page.locator("[name=hallucination][value='']")).to_be_checked()
+    page.keyboard.press("q")
+    expect(page.locator("[name=hallucination][value=true]")).to_be_checked()
+    page.locator("#rating-bar [data-go=rank]").click()
+    page.keyboard.type("c1")
+    assert at_desk.said().startswith("C is best.")
+
+
+def test_the_pages_beside_the_tasks_say_their_keys_too(at_desk: Desk) -> None:
+    Round.objects.update(live_prompting=True)
+    at_desk.task("demonstration")
+    page = at_desk.page
+    for address, says in (("work", "next task"), ("history", "last submit"), ("live", "Ask")):
+        page.goto(f"{at_desk.url}/p/garden/{address}/")
+        page.locator("body").evaluate("() => document.activeElement.blur()")
+        page.keyboard.press("?")
+        expect(page.locator("#keys")).to_contain_text(says)
+        assert complaints(page) == []
+        page.keyboard.press("Escape")
+        expect(page.locator("#keys")).to_be_hidden()
 
 
 def test_covered_content_is_shown_by_a_key_and_not_read_out_before(at_desk: Desk) -> None:

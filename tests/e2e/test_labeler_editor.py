@@ -113,6 +113,21 @@ def test_the_length_is_said_in_the_models_tokens(at_desk: Desk, store: Path) -> 
     expect(page.locator("#submit")).to_be_enabled()
 
 
+def test_a_paste_that_is_cut_is_told(at_desk: Desk) -> None:
+    at_desk.task("demonstration")
+    at_desk.take()
+    page = at_desk.page
+    editor = page.locator("#answer")
+    editor.focus()
+    page.keyboard.insert_text("tea " * 15_001)
+    assert len(editor.input_value()) == 60_000
+    expect(page.locator("#too-long")).to_have_text(
+        "No more fits in: an answer has at most 60,000 characters."
+    )
+    editor.press("Backspace")
+    expect(page.locator("#too-long")).not_to_contain_text("No more fits in")
+
+
 def test_the_instructions_stay_beside_the_text_on_this_device(at_desk: Desk) -> None:
     at_desk.task("demonstration")
     at_desk.take()

@@ -9,7 +9,7 @@ from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from labelapp.api import writing
-from labelapp.models import Prompt, Task
+from labelapp.models import Assignment, Prompt, Task
 from tests import factories
 from tests.e2e.axe import complaints
 from tests.e2e.labeling import Desk, desk
@@ -68,6 +68,29 @@ def test_a_few_shot_prompt_is_written_by_keyboard_alone(at_desk: Desk) -> None:
     made = Prompt.objects.get(assignment__isnull=False)
     assert made.parts["pairs"][1] == {"query": "Oh no.", "response": "sad"}
     assert made.kind == "few_shot"
+
+
+def test_an_example_that_was_removed_comes_back_where_it_was(at_desk: Desk) -> None:
+    prompt_task(at_desk, "few_shot")
+    at_desk.take()
+    page = at_desk.page
+    for number, word in enumerate(("Hooray!", "Oh no.")):
+        page.locator("[data-pair=query]").nth(number).fill(word)
+    page.get_by_role("button", name="Add an example").click()
+    back = page.get_by_role("button", name="Put back what was removed")
+    page.get_by_role("button", name="Remove example 3").click()
+    expect(back).to_be_hidden()  # there was nothing in it
+    page.get_by_role("button", name="Remove example 1").click()
+    expect(page.locator("[data-pair=query]")).to_have_count(1)
+    back.click()
+    expect(page.locator("[data-pair=query]").first).to_be_focused()
+    values = page.locator("[data-pair=query]").evaluate_all("all => all.map(each => each.value)")
+    assert values == ["Hooray!", "Oh no."]
+    expect(page.locator("#pairs-said")).to_have_text("Examples now: 2.")
+    expect(back).to_be_hidden()
+    expect(page.locator("#saved")).to_have_attribute("data-state", "saved")
+    kept = Assignment.objects.get().draft["pairs"]
+    assert [pair["query"] for pair in kept] == ["Hooray!", "Oh no."]
 
 
 def test_a_written_prompt_is_taken_back_by_a_key_and_corrected_from_the_history(

@@ -68,6 +68,26 @@ def test_answers_are_rated_one_by_one_with_keys_and_then_ranked(at_desk: Desk) -
     assert said_of("D") == (1, {})
 
 
+def test_a_slip_while_rating_is_undone_step_by_step_also_on_the_answer_before(
+    at_desk: Desk,
+) -> None:
+    at_desk.take()
+    page = at_desk.page
+    keys(page, "5 h Enter 2")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#rating-says")).to_have_text("Undone.")
+    expect(page.locator("[name=overall]:checked")).to_have_count(0)
+    expect(page.locator("[data-answer=B]")).to_be_visible()
+    page.keyboard.press("Control+z")
+    expect(page.locator("[data-answer=A]")).to_be_visible()
+    expect(page.locator("[name=hallucination][value='']")).to_be_checked()
+    expect(page.locator("[name=overall][value='5']")).to_be_checked()
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    expect(page.locator("[name=overall]:checked")).to_have_count(0)
+    expect(page.locator(".dot.done")).to_have_count(0)
+
+
 def test_a_rating_half_done_is_there_again_after_a_reload(at_desk: Desk) -> None:
     assignment = at_desk.take()
     page = at_desk.page

@@ -169,6 +169,45 @@ def test_a_lease_about_to_lapse_is_announced_and_can_be_kept(
     assert assignment.state == Assignment.State.LEASED
 
 
+def test_behind_another_tab_the_title_says_so_and_is_itself_again_after(
+    at_desk: Desk, settings: Settings
+) -> None:
+    settings.LEASE_SECONDS = 6
+    at_desk.task("demonstration")
+    at_desk.take()
+    page = at_desk.page
+    title = page.title()
+    hide = """(hidden) => {
+        Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    page.evaluate(hide, True)
+    expect(page).to_have_title("Time is nearly up", timeout=10_000)
+    settings.LEASE_SECONDS = 600
+    page.evaluate(hide, False)
+    expect(page).to_have_title(title)
+
+
+def test_saving_is_shown_each_time_and_read_aloud_only_when_it_fails(at_desk: Desk) -> None:
+    at_desk.task("demonstration")
+    at_desk.take()
+    page = at_desk.page
+    spoken = page.locator("#saved-spoken")
+    expect(spoken).to_have_role("status")
+    page.locator("#answer").fill("Tea, then.")
+    saved(page)
+    expect(spoken).to_be_empty()
+    page.context.set_offline(True)
+    page.locator("#answer").fill("Tea, then rain.")
+    expect(spoken).to_have_text("Offline. Kept on this device")
+    page.context.set_offline(False)
+    expect(spoken).to_contain_text("Saved")
+    said = spoken.text_content()
+    page.locator("#answer").fill("Tea, then sun.")
+    saved(page)
+    expect(page.locator("#saved-spoken")).to_have_text(said or "-")
+
+
 def test_an_answer_after_the_place_is_taken_is_still_kept(at_desk: Desk) -> None:
     task = at_desk.task("demonstration")
     assignment = at_desk.take()

@@ -13,6 +13,8 @@ from labelapp.models import User
 from tests.e2e.axe import SETTLED, complaints
 
 DESKTOP, PHONE = (1440, 900), (390, 844)
+BETWEEN = ((320, 256), (768, 1024), (1101, 800))
+"""Nothing is scrolled sideways there either. The first is a window of 1280 by 1024 at four times its size (WCAG 1.4.10)."""
 LOOKS = ((DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "dark"), (PHONE, "light"))
 WHOLE = {LOOKS[0], LOOKS[2]}  # there axe asks all it knows, else what a theme can change
 LEAST = {DESKTOP: 24, PHONE: 44}  # how high what one presses must be
@@ -102,15 +104,17 @@ class Visitor:
             self._show(size, scheme)
             for complaint in complaints(self.page, colours_only=(size, scheme) not in WHOLE):
                 self.fault(f"{size[0]} px, {scheme}: {complaint}")
-            wide = self.page.evaluate("document.documentElement.scrollWidth")
-            if wide > size[0]:
-                self.fault(f"is {wide} px wide at {size[0]}")
+            self._expect_narrow(size)
             if scheme == "light":
                 for small in self.page.evaluate(_SMALL, LEAST[size]):
                     self.fault(f"at {size[0]} px {small}")
-        self._show(DESKTOP, "light")
-        if not part:
-            self._walk()
+        for size in BETWEEN:
+            self._show(size, "light")
+            self._expect_narrow(size)
+        for size in (PHONE, DESKTOP):
+            self._show(size, "light")
+            if not part:
+                self._walk(f"at {size[0]} px")
 
     def fault(self, what: str) -> None:
         self.faults.append(f"{self._where}: {what}")
@@ -120,6 +124,11 @@ class Visitor:
         expected = self._refused and "server responded with a status of" in message.text
         if not expected:
             self.fault(f"console: {message.text}")
+
+    def _expect_narrow(self, size: tuple[int, int]) -> None:
+        wide = self.page.evaluate("document.documentElement.scrollWidth")
+        if wide > size[0]:
+            self.fault(f"is {wide} px wide at {size[0]}")
 
     def _title_and_heading(self) -> None:
         title = self.page.title()
@@ -140,7 +149,7 @@ class Visitor:
         self.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
         self.page.evaluate(SETTLED)
 
-    def _walk(self) -> None:
+    def _walk(self, where: str) -> None:
         """Tab from the top of the page to its end: no trap, and one always sees where one is."""
         self.page.evaluate("""() => {
                 const top = document.documentElement;
@@ -157,12 +166,12 @@ class Visitor:
                 return
             first = first or here["where"]
             if stop == 0 and "Skip to" not in first:
-                self.fault(f"Tab leads first to {first}")
+                self.fault(f"Tab {where} leads first to {first}")
             if not here["seen"]:
-                self.fault(f"Tab: nothing shows that {here['where']} has the focus")
+                self.fault(f"Tab {where}: nothing shows that {here['where']} has the focus")
             if not here["free"]:
-                self.fault(f"Tab: {here['where']} is covered")
-        self.fault(f"Tab never leaves the page; the last stop is {here['where']}")
+                self.fault(f"Tab {where}: {here['where']} is covered")
+        self.fault(f"Tab {where} never leaves the page; the last stop is {here['where']}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from labelapp.errors import NotAllowed
-from labelapp.models import ApiToken, Demonstration, Membership, Project, Ranking
+from labelapp.models import ApiToken, Assignment, Demonstration, Membership, Project, Ranking
 from labelapp.services.tokens import token_create, tokens_revoke
 from tests.factories import make_member, make_project, make_round, make_task
 
@@ -165,6 +165,19 @@ def test_two_windows_of_one_task_do_not_write_over_each_other() -> None:
     assert save("one:3", None) == 409
     assert send(client, path, {"draft": {"text": "by a program"}}, "put")[0] == 200
     assert save("one:3", None) == 200
+
+
+def test_a_draft_that_was_overtaken_on_its_way_changes_nothing() -> None:
+    project = make_project()
+    make_task(make_round(project))
+    client = signed_in(project)
+    _, body = send(client, "/api/p/garden/next/", {})
+    path = f"/api/p/garden/assignments/{body['assignment']['id']}/draft/"
+    for stamp in ("one:9", "one:10", "one:9"):
+        draft = {"text": f"by {stamp}", "stamp": stamp}
+        status, _ = send(client, path, {"draft": draft, "over": None}, "put")
+        assert status == 200
+    assert Assignment.objects.get().draft["text"] == "by one:10"
 
 
 def test_posts_without_the_csrf_token_are_refused() -> None:

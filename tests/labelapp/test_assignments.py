@@ -142,6 +142,21 @@ def test_a_lapsed_lease_frees_the_place_and_keeps_the_draft() -> None:
         assignment_heartbeat(assignment_id=claimed.pk, labeler=labeler)
 
 
+def test_a_place_whose_lease_has_run_out_is_free_before_anybody_sweeps() -> None:
+    project = make_project()
+    task = make_task(make_round(project))
+    away, here = make_member(project), make_member(project)
+    held = assignment_claim_next(project=project, labeler=away)
+    assert held is not None
+    assert assignment_claim_next(project=project, labeler=here) is None
+    lapse(held)
+    found = assignment_claim_next(project=project, labeler=here)
+    assert found is not None
+    assert found.task == task
+    held.refresh_from_db()
+    assert held.state == Assignment.State.LAPSED
+
+
 def test_a_lapsed_lease_is_taken_up_again_where_its_place_is_free() -> None:
     project = make_project()
     make_task(make_round(project))

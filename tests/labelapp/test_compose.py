@@ -97,6 +97,18 @@ def test_only_the_proxy_is_reached_from_outside_and_tls_ends_there() -> None:
         assert service["environment"]["TRUST_PROXY_TLS"] == "1"
 
 
+def test_the_proxy_has_pages_of_its_own_for_when_nobody_answers() -> None:
+    caddyfile = (ROOT / "deploy" / "Caddyfile").read_text()
+    pages = re.findall(r"rewrite @\w+ (/\w+\.html)", caddyfile)
+    assert sorted(pages) == ["/away.html", "/large.html"]
+    (folder,) = re.findall(r"root \* (\S+)", caddyfile)
+    assert f"./deploy/pages:{folder}:ro" in SERVICES["proxy"]["volumes"]
+    for page in pages:
+        text = (ROOT / "deploy" / "pages" / page[1:]).read_text()
+        assert "<html lang=" in text and '<section lang="de">' in text
+        assert not re.search(r"(src|href)=[\"'][^\"']", text), "it needs nothing else"
+
+
 def test_an_empty_variable_counts_as_unset() -> None:
     from labelapp.environment import Environment
 

@@ -26,6 +26,15 @@ def test_line_breaks_are_kept_and_are_no_difference() -> None:
     assert pieces("One two", "One\n\ntwo") == [("both", "One\n\ntwo")]
 
 
+def test_languages_without_spaces_are_compared_by_their_signs() -> None:
+    assert pieces("我喜欢喝茶。", "我喜欢喝水。") == [
+        ("both", "我喜欢喝"),
+        ("first", "茶"),
+        ("second", "水"),
+        ("both", "。"),
+    ]
+
+
 @pytest.mark.parametrize(("first", "second"), [("", ""), ("", "a b"), ("a b", ""), (" \n", "a b")])
 def test_an_empty_answer_is_all_difference(first: str, second: str) -> None:
     assert "".join(text for _, text in pieces(first, second)).strip() == (first + second).strip()

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from labelapp.errors import BadInput
-from labelapp.keys import ACTIONS, keys_checked, page_keys
+from labelapp.keys import ACTIONS, flag_keys, keys_checked, page_keys
 from labelapp.models import User
 from labelapp.services.accounts import account_keys_set
 from tests.factories import make_member, make_project, make_round, make_task
@@ -62,6 +62,25 @@ def test_a_page_gets_the_keys_of_its_own_actions() -> None:
     actions = given["actions"]
     assert {"first": "=", "keys": "q"} in actions  # type: ignore[operator]
     assert {"first": "e", "keys": "e"} not in actions  # type: ignore[operator]
+
+
+def test_keys_with_shift_are_taken_and_keys_of_the_browser_are_not() -> None:
+    assert keys_checked({"list": "mod+shift+l"}) == {"list": "mod+shift+l"}
+    assert refused(bold="mod+v").keys() == {"bold"}
+    assert "Go to the editor" in refused(instructions="e")["instructions"]
+
+
+def test_each_field_of_a_rating_may_have_another_letter() -> None:
+    assert keys_checked({"rate-hallucination": "q"}) == {"rate-hallucination": "q"}
+    swapped = {"rate-sexual": "t", "rate-violent": "k"}
+    assert keys_checked(swapped) == swapped
+    assert flag_keys({"rate-hallucination": "q"})["hallucination"] == "q"
+    assert flag_keys({})["moral_judgement"] == "j"
+    assert "Sexual content" in refused(**{"rate-violent": "k"})["rate-violent"]
+    for key in ("3", "n", "mod+y"):  # also where what had it first has moved away
+        assert (
+            "a letter of its own" in refused(**{"rate-opinion": key, "aside": "q"})["rate-opinion"]
+        )
 
 
 # --- the account page

@@ -214,7 +214,43 @@ def test_next_claims_a_task_and_leads_to_it(project: Project, labeler: User) -> 
 
 
 def test_next_takes_a_post(project: Project, labeler: User) -> None:
-    assert signed_in(labeler).get("/p/garden/work/next/").status_code == 405
+    text = page(signed_in(labeler), "/p/garden/work/next/", 405)
+    assert "There is no page at this address" in text
+    assert "Nothing was changed" in text
+
+
+@pytest.mark.parametrize(
+    ("pressed_on", "leads_to"),
+    [
+        ("http://testserver/p/garden/history/", "http://testserver/p/garden/history/"),
+        ("http://elsewhere.example/p/garden/work/", "/"),
+        ("", "/"),
+    ],
+)
+def test_a_button_pressed_while_signed_out_leads_back_to_its_page(
+    labeler: User, pressed_on: str, leads_to: str
+) -> None:
+    client = Client(headers={"referer": pressed_on} if pressed_on else {})
+    asked = client.post("/p/garden/work/next/")
+    sent = {"username": "lena", "password": factories.PASSWORD}
+    assert client.post(asked["Location"], sent)["Location"] == leads_to
+    assert client.get(leads_to, follow=True).status_code == 200
+
+
+def test_a_task_says_which_one_it_is(project: Project, labeler: User) -> None:
+    round_ = factories.make_round(project, quota=2)
+    client = signed_in(labeler)
+    for number in (1, 2):
+        factories.make_task(round_)
+        shown = client.post("/p/garden/work/next/", follow=True).content.decode()
+        assert f"Round 1 · task {number} of 2" in shown
+        held = Assignment.objects.get(labeler=labeler, state="leased")
+        text_submit(
+            assignment_id=held.pk, labeler=labeler, text="Tea.", client_id=factories.client_id()
+        )
+    type(round_).objects.update(quota=None)
+    factories.make_task(round_)
+    assert "task 3</span>" in client.post("/p/garden/work/next/", follow=True).content.decode()
 
 
 def test_an_empty_queue_says_why(project: Project, labeler: User) -> None:
@@ -381,7 +417,7 @@ def test_the_page_for_broken_things_needs_no_database(labeler: User) -> None:
     assert "Something broke on our side" in text
 
 
-@pytest.mark.parametrize("name", ["400", "403", "403_csrf", "404", "409", "500"])
+@pytest.mark.parametrize("name", ["400", "403", "403_csrf", "404", "405", "409", "500"])
 def test_every_error_page_says_what_to_do(name: str) -> None:
     text = render_to_string(f"{name}.html", {})
     assert "Go to your start page" in text

@@ -127,6 +127,7 @@ DOORS = {
     "api-flag": Door(LABELER, POST),
     "api-note": Door(LABELER, POST),
     "api-live": Door(LABELER, POST),
+    "api-live-draft": Door(LABELER, ("PUT",)),
     "api-run": Door(WATCHERS),
     "api-run-series": Door(WATCHERS),
 }
