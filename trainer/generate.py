@@ -2,7 +2,7 @@
 
 Each prompt is run once, however many answers are drawn from it; rows are sorted by length and
 padded on the left, with explicit positions; rows that have ended leave the batch, an eighth of it
-at a time, as the others' keys and values are copied then; logits are computed for the last
+at a time, and the last of the others move into their places; logits are computed for the last
 position only. There is no top-k or top-p: what is sampled from is the whole distribution, so that
 the trainer's log-probabilities are those of the sampler.
 
@@ -23,8 +23,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from trainer import attention
 from trainer.config import Precision
 from trainer.errors import ModelError, NumericError
+from trainer.products import quicken
 
 _BLOCK = 256  # tokens per block of the two-level cumulative distribution
 _WORTH_KEEPING = (
@@ -112,6 +114,7 @@ def load_generator(folder: str | Path, precision: Precision) -> Any:
         model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder} holds no causal language model: {error}") from None
+    quicken(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval().requires_grad_(False)
 
@@ -151,16 +154,20 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
 
 
 class _Room(DynamicLayer):
-    """A layer's keys and values with room for tokens to come, so that a step copies nothing."""
+    """A layer's keys and values with room for tokens to come, so that a step copies nothing.
+
+    They are held in ``held_in``, whatever the model's own type.
+    """
 
     keys: Tensor
     values: Tensor
     _keys: Tensor  # with room at the end; ``keys`` is the used part
     _values: Tensor
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, held_in: torch.dtype | None) -> None:
         super().__init__()
         self.room = room  # columns set aside beside those of the first update
+        self.held_in = held_in  # None: as they come
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -175,23 +182,44 @@ class _Room(DynamicLayer):
 
     def _set_aside(self, first: Tensor) -> Tensor:
         rows, heads, columns, width = first.shape
-        return first.new_empty(rows, heads, columns + self.room, width)
+        return first.new_empty(rows, heads, columns + self.room, width, dtype=self.held_in)
 
     def _use(self, total: int) -> tuple[Tensor, Tensor]:
         self.keys, self.values = self._keys[:, :, :total], self._values[:, :, :total]
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep (or repeat) these rows, with the room that is left."""
-        self._keys = self._keys.index_select(0, indices)
-        self._values = self._values.index_select(0, indices)
-        self._use(self.get_seq_length())
+        """Keep (or repeat) these rows, with the room that is left.
+
+        Of rows that close up (``_closed_up``) only those that move are copied.
+        """
+        used, places = self.get_seq_length(), torch.arange(len(indices), device=indices.device)
+        moved = indices != places
+        if len(indices) <= len(self._keys) and bool((indices[moved] >= len(indices)).all()):
+            for whole in (self._keys, self._values):
+                whole[places[moved], :, :used] = whole[indices[moved], :, :used]
+            self._keys, self._values = self._keys[: len(indices)], self._values[: len(indices)]
+        else:
+            keys, values = self.keys.index_select(0, indices), self.values.index_select(0, indices)
+            self.room = self._keys.shape[2] - used
+            self._keys, self._values = self._set_aside(keys), self._set_aside(values)
+            self._keys[:, :, :used], self._values[:, :, :used] = keys, values
+        self._use(used)
 
 
 def _new_cache(model: Any, room: int) -> Cache:
     layers = DynamicCache(config=model.config).layers
-    roomy = [_Room(room) if type(layer) is DynamicLayer else layer for layer in layers]
+    held_in = attention.held_in(model)
+    roomy = [_Room(room, held_in) if type(layer) is DynamicLayer else layer for layer in layers]
     return Cache(layers=roomy)
+
+
+def _closed_up(kept: Sequence[int]) -> list[int]:
+    """Rows to keep, in the order in which only the last of them move: into the gaps."""
+    stay = [row for row in kept if row < len(kept)]
+    move = iter([row for row in kept if row >= len(kept)])
+    staying = set(stay)
+    return [row if row in staying else next(move) for row in range(len(kept))]
 
 
 class _Group:
@@ -279,7 +307,7 @@ def _decode(
             if finished or column == columns - 1:
                 over.add(row)
                 ended(rows[row], Generated(ids, finished))
-        kept = [place for place, row in enumerate(held) if row not in over]
+        kept = _closed_up([place for place, row in enumerate(held) if row not in over])
         if not kept:
             return
         if len(kept) <= _WORTH_KEEPING * len(held):

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.products import product
+
 LOGIT_ROWS = 128  # rows of logits made at once: 128 x 49,152 in fp32 is 25 MB
 
 
@@ -51,7 +53,7 @@ class TokenLogprobs(torch.autograd.Function):
                 if grad_bias is not None:
                     grad_bias += slope.sum(0)
                 slope = slope.to(ctx.dtype)
-                grad_hidden[rows] = (slope @ ctx.matrix).to(hidden.dtype)
+                grad_hidden[rows] = product(slope, ctx.matrix.T).to(hidden.dtype)
                 if grad_weight is not None:
                     grad_weight += slope.T @ low
         return grad_hidden, grad_weight, grad_bias, None, None, None
@@ -63,7 +65,7 @@ def row_chunks(rows: int) -> Iterator[slice]:
 
 def log_softmax(hidden: Tensor, matrix: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     """[rows, vocabulary] in fp32."""
-    logits = hidden @ matrix.T
+    logits = product(hidden, matrix)
     if bias is not None:
         logits = logits.float() + bias.detach().float()
     if temperature != 1:

@@ -29,6 +29,7 @@ from trainer.config import Precision, TrainConfig
 from trainer.errors import ModelError
 from trainer.frozen import FrozenStates
 from trainer.logprobs import TokenLogprobs, log_softmax, row_chunks
+from trainer.products import quicken
 from trainer.records import write_atomic
 from trainer.sharding import hollow, in_one_pass, like, wanted
 from trainer.stack import Padded, Stack, pick_device
@@ -68,6 +69,7 @@ class LanguageModel:
 
     def __init__(self, model: Any, frozen: int, precision: Precision) -> None:
         self.model, self.precision = model, precision
+        quicken(model)
         self.stack = Stack(model.base_model, frozen, precision)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._odd = _has_odd_logits(model)
@@ -172,6 +174,7 @@ class ScalarModel:
         self, model: Any, frozen: int, precision: Precision, stack: Stack | None = None
     ) -> None:
         self.model, self.precision = model, precision
+        quicken(model.base_model)
         self.stack = stack or Stack(model.base_model, frozen, precision)
         self.frozen = FrozenStates(self.stack, 0)
 

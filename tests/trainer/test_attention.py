@@ -64,3 +64,13 @@ def test_models_that_the_trainer_loads_attend_so() -> None:
     import trainer.stack  # noqa: F401
 
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is attend
+
+
+def test_keys_that_are_held_in_fp32_are_attended_to_in_fp32() -> None:
+    query, key, value = (part.detach() for part in drawn(torch.bfloat16))
+    out, _ = attend(torch.nn.Module(), query[:, :, -1:], key.float(), value.float(), None)
+    exact, _ = sdpa_attention_forward(
+        torch.nn.Module(), query[:, :, -1:].float(), key.float(), value.float(), None
+    )
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, exact.bfloat16())

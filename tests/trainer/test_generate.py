@@ -12,7 +12,15 @@ import torch
 from torch.nn.functional import log_softmax
 
 from trainer.errors import ModelError, NumericError
-from trainer.generate import Generated, draw, generate, load_generator, uniforms
+from trainer.generate import (
+    Generated,
+    _closed_up,
+    _Room,
+    draw,
+    generate,
+    load_generator,
+    uniforms,
+)
 
 NEW = 24
 
@@ -81,6 +89,34 @@ def test_a_rows_sample_does_not_depend_on_batch_order_or_company(
     assert len({tuple(row.token_ids) for row in together}) == 15  # and the rows do differ
     lengths = {len(row.token_ids) for row in together}
     assert len(lengths) > 3  # rows left the batch at different times
+
+
+def test_only_rows_that_fill_a_gap_move() -> None:
+    assert _closed_up([0, 2, 3, 6, 7]) == [0, 6, 2, 3, 7]
+    assert _closed_up([3]) == [3]
+    assert _closed_up([0, 1]) == [0, 1]
+
+
+def test_a_cache_keeps_repeats_and_goes_on_as_a_plain_one() -> None:
+    """Against rows picked out of everything that was put in; ``held_in`` changes no number."""
+    torch.manual_seed(0)
+    parts = [torch.randn(5, 2, width, 4) for width in (3, 1, 1)]
+    room = _Room(3, torch.float64)
+    room.update(parts[0], -parts[0])
+    want = parts[0]
+    for part, rows in ((parts[1], [0, 4, 2]), (parts[2][:3], [1, 1, 0, 2])):
+        keys, values = room.update(part, -part)
+        want = torch.cat([want, part], dim=2)
+        assert keys.dtype == torch.float64
+        assert torch.equal(keys.float(), want)
+        room.batch_select_indices(torch.tensor(rows))
+        want = want[rows]
+        assert torch.equal(room.keys.float(), want)
+        assert torch.equal(room.values.float(), -want)
+    last = torch.randn(4, 2, 1, 4)
+    keys, values = room.update(last, -last)
+    assert torch.equal(keys.float(), torch.cat([want, last], dim=2))
+    assert torch.equal(values, -keys)
 
 
 def test_another_seed_or_key_gives_another_sample(
