@@ -11,6 +11,7 @@ from trainer.errors import ConfigError, DataError
 from trainer.null_space import NullSpace
 from trainer.pretrain_text import PretrainText, text_notes, text_parent
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
+from trainer.rollout import Rollout
 from trainer.runtime import settings_of
 from trainer.stage_io import Run, folder_files, parent_of, reward_parents
 
@@ -27,27 +28,20 @@ class Work(NamedTuple):
     null_space: NullSpace | None = None
 
 
-class Interrupted(Exception):
-    """SIGTERM came while nothing is trained: the weights are those of the last optimiser step."""
-
-
-def watch(work: Work) -> Callable[..., None]:
-    """To be called now and then while answers are drawn: raises Interrupted after SIGTERM."""
-
-    def check(*_: Any) -> None:
-        if work.run.stop_requested:
-            raise Interrupted
-
-    return check
-
-
-def pause(work: Work, *in_work: Any) -> NoReturn:
-    """End after SIGTERM, to go on from here when retried: inside the rollout batch, if there
-    is one (its rollout and scores), or before it is drawn.
+def between_passes(work: Work) -> Callable[[], None]:
+    """To be called between the passes of a loop: raises Interrupted after SIGTERM. Nothing where
+    passes are made in step (by shared weights): then nobody leaves before the end.
     """
-    if in_work:
-        rollout, scored = in_work
-        work.progress.in_work = {"rollout": rollout._asdict(), "scored": scored._asdict()}
+    return _go_on if work.actors.policy.stack.in_step else work.run.interrupt
+
+
+def _go_on() -> None:
+    """There is nothing to be asked."""
+
+
+def pause(work: Work, rollout: Rollout, scored: Any) -> NoReturn:
+    """End after SIGTERM, to go on inside this rollout batch when retried."""
+    work.progress.in_work = {"rollout": rollout._asdict(), "scored": scored._asdict()}
     work.progress.save()
     work.run.stop()
 
