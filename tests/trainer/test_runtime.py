@@ -10,6 +10,7 @@ from trainer.config import SFTConfig
 from trainer.errors import DiskFull, IntegrityError, NumericError
 from trainer.records import Parent
 from trainer.runtime import Checkpoints, Optimiser, check_finite, cosine, warm_up
+from trainer.stage_io import Interrupted
 
 PARENTS = [Parent("policy", "base", "0" * 64)]
 
@@ -48,6 +49,24 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing() -> No
     assert weight.tolist() == [1.0, 1.0]
     with pytest.raises(NumericError, match="loss became inf"):
         check_finite(float("inf"), "loss")
+
+
+def test_a_step_that_is_interrupted_leaves_neither_gradient_nor_noise() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimiser = Optimiser([([weight], 0.1)], SFTConfig(out=""))
+    torch.manual_seed(3)
+    drawn = torch.rand(2)
+    torch.manual_seed(3)
+
+    def half_a_step() -> None:
+        with optimiser.all_or_nothing():
+            (weight * torch.rand(2)).sum().backward()  # type: ignore[no-untyped-call]
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        half_a_step()
+    assert weight.grad is None
+    assert torch.equal(torch.rand(2), drawn)
 
 
 def test_a_checkpoint_brings_back_tensors_numbers_and_the_random_state(tmp_path: Path) -> None:
