@@ -18,7 +18,7 @@ from trainer import distributed, losses
 from trainer.actors import Actors, Progress
 from trainer.config import PPOConfig
 from trainer.data import Prompt, own_micro_batches, shuffled
-from trainer.models import save_language_model, states_before
+from trainer.models import states_before
 from trainer.ppo_run import (
     Work,
     between_passes,
@@ -27,6 +27,7 @@ from trainer.ppo_run import (
     pretraining_text,
     run_manifest,
     run_parents,
+    save_models,
 )
 from trainer.pretrain_mix import null_space_of, pretrain_losses, remembered_loss
 from trainer.rollout import (
@@ -39,7 +40,7 @@ from trainer.rollout import (
     importance_weights,
 )
 from trainer.runtime import Checkpoints, check_finite, warm_up
-from trainer.stage_io import MODEL, Interrupted, Run, set_threads
+from trainer.stage_io import Interrupted, Run, set_threads
 
 
 def run(config: PPOConfig, run: Run) -> None:
@@ -54,9 +55,8 @@ def run(config: PPOConfig, run: Run) -> None:
     work = Work(config, run, actors, progress, prompts, text, null_space)
     with run.saved(progress.save):
         figures = train(work)
-    weights = progress.result()
+    save_models(work)
     if distributed.is_main():
-        save_language_model(config.policy, weights, run.out / MODEL, config)
         run.finish(run_manifest(work, parents, figures))
 
 

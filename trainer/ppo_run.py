@@ -4,16 +4,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from trainer import distributed
 from trainer.actors import Actors, Progress
 from trainer.config import PPOConfig
 from trainer.data import Prompt, Splits, load_prompts
 from trainer.errors import ConfigError, DataError
+from trainer.models import save_language_model, save_reward_model
 from trainer.null_space import NullSpace
 from trainer.pretrain_text import PretrainText, text_notes, text_parent
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.rollout import Rollout
 from trainer.runtime import settings_of
-from trainer.stage_io import Run, folder_files, parent_of, reward_parents
+from trainer.sharding import copied
+from trainer.stage_io import MODEL, Run, folder_files, parent_of, reward_parents
+
+VALUE = "value"
 
 
 class Work(NamedTuple):
@@ -51,6 +56,7 @@ def run_parents(config: PPOConfig) -> list[Parent]:
     parents = [
         parent_of("policy", config.policy),
         *reward_parents(config.reward, config.reward_function),
+        *([parent_of("value", config.value)] if config.value else []),
         parent_of("prompts", config.prompts),
     ]
     if _reads_text(config):
@@ -92,6 +98,20 @@ def pretraining_text(config: PPOConfig, actors: Actors) -> PretrainText | None:
         steps = config.iterations * -(-config.batch // config.minibatch) * config.epochs
         wanted = steps * math.ceil(config.minibatch * config.ptx_per_episode)
     return PretrainText(config.pretrain_text, actors.codec, config.ptx_tokens, wanted, config.seed)
+
+
+def save_models(work: Work) -> None:
+    """Write model/ and, if it is asked for, value/. Asked together."""
+    config, actors, out = work.config, work.actors, work.run.out
+    policy = work.progress.result()
+    value = copied(work.progress.value_weights) if config.save_value else {}
+    if not distributed.is_main():
+        return
+    save_language_model(config.policy, policy, out / MODEL, config)
+    if value:
+        parent = config.value or (config.reward if actors.starts_value else config.policy)
+        bias, pad_id = float(value["score.bias"]), actors.codec.pad_id
+        save_reward_model(parent, value, out / VALUE, bias=bias, pad_id=pad_id)
 
 
 def run_manifest(work: Work, parents: Sequence[Parent], figures: dict[str, float]) -> Manifest:

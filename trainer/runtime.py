@@ -27,13 +27,13 @@ from trainer.zero import ZeroShares, zero_wanted
 
 _MACHINE_SETTINGS = {
     "out", "threads", "checkpoint_every", "keep_checkpoints", "vllm_url", "vllm_weights",
-    "vllm_timeout", "shard", "zero_stage",
+    "vllm_timeout", "shard", "zero_stage", "save_value",
 }  # fmt: skip
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """What makes a result what it is: every setting but folders and this machine's."""
-    folders = {"model", "policy", "reward", "demonstrations", "comparisons", "prompts"}
+    folders = {"model", "policy", "reward", "value", "demonstrations", "comparisons", "prompts"}
     left_out = _MACHINE_SETTINGS | folders | {"pretrain_text", "text", "valid_text"}
 
     def kept(value: Any) -> Any:
