@@ -93,6 +93,7 @@ def _run(stage: str, path: Path, given: dict[str, Any]) -> None:
         if several and getattr(config, "zero_stage", None):
             require_deepspeed()
         _prepare()
+        run.at_once = distributed.size() == 1  # of several, none leaves the others waiting
         importlib.import_module(MODULES[stage]).run(config, run)
 
 

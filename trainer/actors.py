@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trainer import distributed, losses
 from trainer.config import PPOConfig
 from trainer.data import ExampleBatch, Prompt
+from trainer.errors import ModelError
 from trainer.idle import nothing, run_idly
 from trainer.models import (
     LanguageModel,
@@ -48,6 +49,7 @@ OTHER_TOKENIZER = (
     "The reward model has another tokenizer: answers are encoded again for it, and the value"
     " model starts from the policy."
 )
+ENCODED_AGAIN = "The reward model has another tokenizer: answers are encoded again for it."
 SEES_AHEAD = (
     "The reward model is an encoder, whose tokens see those after them: the value model starts"
     " from the policy."
@@ -57,6 +59,8 @@ NO_REWARD_MODEL = (
     " policy."
 )
 
+
+EARLIER_VALUE = "The value model started from that of an earlier run."
 
 _Lowers = tuple[Tensor | None, Tensor | None]
 
@@ -91,6 +95,7 @@ class Actors:
         self.policy = LanguageModel.load(config.policy, frozen, precision, device)
         self.reference = self.policy.frozen_copy(apart=apart)
         reward = self._load_reward(config, device)
+        earlier = self._earlier_value(config, device) if config.value else None
         self.reward: ScalarModel | None
         if reward is not None and self.starts_value:
             self.shares = self.policy.stack.equals_below(reward.stack)
@@ -100,7 +105,7 @@ class Actors:
         else:
             self.shares = False
             self.reward = None if reward is None else reward.frozen_copy(apart=apart)
-            self.value = self._fresh_value(config, device)
+            self.value = earlier or self._fresh_value(config, device)
         for model in (self.policy, self.reference, self.value, self.reward):
             if model is not None:
                 equip(model, config)
@@ -154,6 +159,21 @@ class Actors:
             pad_id=self.codec.pad_id,
             seed=config.seed,
         )
+
+    def _earlier_value(self, config: PPOConfig, device: torch.device) -> ScalarModel:
+        """The value model of an earlier run, in place of whatever it would start from here."""
+        if Codec.load(config.value).fingerprint != self.codec.fingerprint:
+            raise ModelError(
+                f"The value model {config.value} has another tokenizer than the policy."
+            )
+        value = ScalarModel.load(config.value, config.freeze_layers, config.precision, device)
+        if value.stack.bidirectional:
+            raise ModelError(f"{config.value} is an encoder, and a value may not see ahead.")
+        self.starts_value = False
+        self.notes = (EARLIER_VALUE, *self.notes[1:])  # the first said where it starts otherwise
+        if not self.reads_tokens:
+            self.notes = (*self.notes, ENCODED_AGAIN)
+        return value
 
     def lowers(self, batch: ExampleBatch) -> _Lowers:
         """Hidden states above the frozen part: of the policy, and of the value model."""

@@ -7,7 +7,6 @@ best answers serve stage ``sft``: rejection sampling.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from trainer import distributed, losses
 from trainer.config import BestConfig
-from trainer.errors import DataError, IntegrityError
+from trainer.errors import DataError
 from trainer.models import ScalarModel
 from trainer.reading import Reader, known_scores, load_scorer, score_ids
 from trainer.records import (
@@ -31,6 +30,7 @@ from trainer.records import (
     Parent,
     PromptRow,
     SampleRow,
+    check_same,
     read_manifest,
     read_rows,
     row_line,
@@ -87,7 +87,7 @@ def run(config: BestConfig, run: Run) -> None:
     for number, chunk in enumerate(chunks):
         folder = _chunk_folder(run.out, number)
         if distributed.from_main((folder / MANIFEST).is_file()):
-            _check_same(read_manifest(folder, verify=True), config, parents)
+            check_same(read_manifest(folder, verify=True), _settings(config), parents)
             continue
         if run.stopping:
             run.stop()
@@ -306,16 +306,6 @@ def _write_demonstrations(
 
 def _chunk_folder(out: Path, number: int) -> Path:
     return out / "chunks" / f"{number:04d}"
-
-
-def _check_same(chunk: Manifest, config: BestConfig, parents: tuple[Parent, ...]) -> None:
-    """IntegrityError if a chunk that is there already was made otherwise."""
-    same = json.loads(json.dumps(_settings(config))) == chunk.settings
-    if not same or [p.sha256 for p in parents] != [p.sha256 for p in chunk.parents]:
-        raise IntegrityError(
-            f"Chunk {chunk.name} was made with other settings or parents. Give the run a new"
-            " folder, or delete the chunks to start over."
-        )
 
 
 def _settings(config: BestConfig) -> dict[str, Any]:

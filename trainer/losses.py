@@ -137,8 +137,9 @@ def best_of_k_loss(
     scores = real(scores, mask)
     first = ranks.masked_fill(~mask, torch.iinfo(ranks.dtype).max).amin(1, keepdim=True)
     best, rest = mask & (ranks == first), mask & (ranks != first)
-    ahead = torch.as_tensor(margin).reshape(-1, 1, 1) * (ranks[:, :, None] != ranks[:, None, :])
-    behind = scores[:, None, :] - scores[:, :, None] + ahead.to(scores)
+    margins = torch.as_tensor(margin).reshape(-1, 1, 1).to(scores)
+    ahead = margins * (ranks[:, :, None] != ranks[:, None, :])
+    behind = scores[:, None, :] - scores[:, :, None] + ahead
     costs = torch.logsumexp(behind.masked_fill(~mask[:, None, :], -math.inf), 2)  # -log p(i)
     target = (1 - smoothing) * best / best.sum(1, keepdim=True).clamp(min=1)
     target = target + smoothing * rest / rest.sum(1, keepdim=True).clamp(min=1)

@@ -94,6 +94,11 @@ class Objective(ABC):
     def idle(self) -> Idle:
         """A pass that adds nothing, for a process without rows; None where nobody waits for one."""
 
+    @property
+    def in_step(self) -> bool:
+        """Whether all processes must make the same number of passes."""
+        return self.idle is not None
+
     @abstractmethod
     def train(self, mode: bool) -> None:
         """Dropout, where the model's config has one, on or off."""

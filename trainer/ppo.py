@@ -18,16 +18,16 @@ from trainer import distributed, losses
 from trainer.actors import Actors, Progress
 from trainer.config import PPOConfig
 from trainer.data import Prompt, own_micro_batches, shuffled
-from trainer.models import save_language_model, states_before
+from trainer.models import states_before
 from trainer.ppo_run import (
-    Interrupted,
     Work,
+    between_passes,
     held_prompts,
     pause,
     pretraining_text,
     run_manifest,
     run_parents,
-    watch,
+    save_models,
 )
 from trainer.pretrain_mix import null_space_of, pretrain_losses, remembered_loss
 from trainer.rollout import (
@@ -40,7 +40,7 @@ from trainer.rollout import (
     importance_weights,
 )
 from trainer.runtime import Checkpoints, check_finite, warm_up
-from trainer.stage_io import MODEL, Run, set_threads
+from trainer.stage_io import Interrupted, Run, set_threads
 
 
 def run(config: PPOConfig, run: Run) -> None:
@@ -53,10 +53,10 @@ def run(config: PPOConfig, run: Run) -> None:
     null_space = null_space_of(config, run, actors, text)  # at the start weights, so before
     progress = Progress(config, actors, Checkpoints(run.out, config, parents))  # those of now
     work = Work(config, run, actors, progress, prompts, text, null_space)
-    figures = train(work)
-    weights = progress.result()
+    with run.saved(progress.save):
+        figures = train(work)
+    save_models(work)
     if distributed.is_main():
-        save_language_model(config.policy, weights, run.out / MODEL, config)
         run.finish(run_manifest(work, parents, figures))
 
 
@@ -66,11 +66,8 @@ def train(work: Work) -> dict[str, float]:
     figures: dict[str, float] = {}
     while progress.iteration < config.iterations:
         prompts = _prompts(work)
-        try:
-            rollout = collect_rollouts(work, prompts)  # 1. answers y ~ pi(.|x)
-            scored = score(work, prompts, rollout)  # 2. r(x, y), log pi, log pi_SFT, V
-        except Interrupted:
-            pause(work)
+        rollout = collect_rollouts(work, prompts)  # 1. answers y ~ pi(.|x)
+        scored = score(work, prompts, rollout)  # 2. r(x, y), log pi, log pi_SFT, V
         shaped = shape_rewards(
             config, rollout, scored, progress.kl_coef
         )  # 3. r - beta KL, then advantages
@@ -100,7 +97,8 @@ def collect_rollouts(work: Work, prompts: Sequence[Prompt]) -> Rollout:
         return Rollout(**progress.in_work["rollout"])
     first = progress.iteration * config.batch
     keys = [f"episode/{first + i}" for i in range(len(prompts))]
-    return answer(actors.generator, prompts, keys, actors.codec, Sampling.of(config), watch(work))
+    how = Sampling.of(config)
+    return answer(actors.generator, prompts, keys, actors.codec, how, work.run.interrupt)
 
 
 # ---- 2. scores -----------------------------------------------------------------------------------
@@ -130,12 +128,11 @@ def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
     tokenwise = [torch.zeros(mask.shape) for _ in range(4)]
     scores = torch.zeros(len(mask))
     actors.forget()
-    in_step = actors.policy.stack.in_step  # by shared weights: then nobody leaves before the end
     idle = actors.idle(actors.policy, actors.reference, actors.value, actors.reward)
-    with distributed.together(in_step=in_step):
+    check = between_passes(work)
+    with distributed.together(in_step=actors.policy.stack.in_step):
         for rows in own_micro_batches(rollout.widths, config.micro_tokens, idle=idle):
-            if work.run.stop_requested and not in_step:
-                raise Interrupted
+            check()
             batch = rollout.batch(rows, actors.codec.pad_id, actors.policy.stack.device)
             lower, value_lower = actors.lowers_kept(rows, batch)
             if done:
@@ -212,7 +209,11 @@ def optimise(work: Work, rollout: Rollout, scored: Scored, shaped: Shaped) -> Up
     plan = _minibatches(config, len(rollout.answers), progress.iteration)
     for rows in plan[progress.place :]:
         windows = _windows(work, len(rows))
-        figures = accumulate_gradients(work, rollout, scored, shaped, rows, windows)
+        try:
+            with progress.optimiser.all_or_nothing():
+                figures = accumulate_gradients(work, rollout, scored, shaped, rows, windows)
+        except Interrupted:
+            pause(work, rollout, scored)
         if config.target_kl_stop is not None and figures["approx_kl"] > config.target_kl_stop:
             progress.optimiser.clear()
             break
@@ -257,35 +258,39 @@ def accumulate_gradients(
     sums = dict.fromkeys(("policy_loss", "value_loss", "clip_fraction", "approx_kl"), 0.0)
     tokens, widths = int(mask[rows].sum()), [rollout.widths[i] for i in rows]
     idle = actors.idle(actors.value, *([actors.policy] if learns(work) else []))
-    for group in own_micro_batches(widths, config.micro_tokens, idle=idle):
-        part = [rows[i] for i in group]
-        batch = rollout.batch(part, actors.codec.pad_id, actors.policy.stack.device)
-        lower, value_lower = actors.lowers_again(part, batch)
-        real, old, advantages, old_values, returns = (
-            whole[part].to(batch.tokens.ids.device)
-            for whole in (mask, scored.logprobs, shaped.advantages, scored.values, shaped.returns)
-        )
-        values = actors.value.values(batch.tokens, lower=value_lower)[states_before(*batch)]
-        value_loss = losses.value_loss(
-            align(values, real), old_values, returns, real, config.value_clip, tokens
-        )
-        (config.value_coef * value_loss).backward()  # type: ignore[no-untyped-call]
-        sums["value_loss"] += float(value_loss.detach())
-        if not learns(work):
-            continue
-        logprobs = actors.policy.logprobs(*batch, lower=lower, temperature=config.temperature)
-        weights = None if scored.weights is None else scored.weights[part].to(real.device)
-        policy = losses.policy_loss(
-            align(logprobs, real), old, advantages, real, config.clip, tokens, weights
-        )
-        policy.loss.backward()  # type: ignore[no-untyped-call]
-        sums["policy_loss"] += float(policy.loss.detach())
-        sums["clip_fraction"] += float(policy.clip_fraction)
-        sums["approx_kl"] += float(policy.approx_kl)
-    pretrain = 0.0
-    for share in pretrain_losses(actors.policy, windows, actors.codec.pad_id, config.micro_tokens):
-        (config.ptx_coef * share).backward()  # type: ignore[no-untyped-call]
-        pretrain += float(share.detach())
+    wholes = (mask, scored.logprobs, shaped.advantages, scored.values, shaped.returns)
+    device, pad_id, pretrain = actors.policy.stack.device, actors.codec.pad_id, 0.0
+    check = between_passes(work)
+    with distributed.together(in_step=actors.policy.stack.in_step):
+        for group in own_micro_batches(widths, config.micro_tokens, idle=idle):
+            check()
+            part = [rows[i] for i in group]
+            batch = rollout.batch(part, pad_id, device)
+            lower, value_lower = actors.lowers_again(part, batch)
+            real, old, advantages, old_values, returns = (
+                whole[part].to(device) for whole in wholes
+            )
+            values = actors.value.values(batch.tokens, lower=value_lower)[states_before(*batch)]
+            value_loss = losses.value_loss(
+                align(values, real), old_values, returns, real, config.value_clip, tokens
+            )
+            (config.value_coef * value_loss).backward()  # type: ignore[no-untyped-call]
+            sums["value_loss"] += float(value_loss.detach())
+            if not learns(work):
+                continue
+            logprobs = actors.policy.logprobs(*batch, lower=lower, temperature=config.temperature)
+            weights = None if scored.weights is None else scored.weights[part].to(real.device)
+            policy = losses.policy_loss(
+                align(logprobs, real), old, advantages, real, config.clip, tokens, weights
+            )
+            policy.loss.backward()  # type: ignore[no-untyped-call]
+            sums["policy_loss"] += float(policy.loss.detach())
+            sums["clip_fraction"] += float(policy.clip_fraction)
+            sums["approx_kl"] += float(policy.approx_kl)
+        for share in pretrain_losses(actors.policy, windows, pad_id, config.micro_tokens):
+            check()
+            (config.ptx_coef * share).backward()  # type: ignore[no-untyped-call]
+            pretrain += float(share.detach())
     sums = distributed.summed(sums | ({"pretrain_loss": pretrain} if windows else {}))
     check_finite(sum(sums.values()), "loss")
     return {"pretrain_loss": math.nan} | sums
@@ -369,7 +374,8 @@ def evaluate(work: Work) -> dict[str, float]:
         return {}
     keys, how = [f"valid/{prompt.id}" for prompt in prompts], Sampling.of(config)
     with progress.looked_at():
-        rollout = answer(actors.generator, prompts, keys, actors.codec, how, watch(work))
+        check = work.run.interrupt
+        rollout = answer(actors.generator, prompts, keys, actors.codec, how, check)
         scored = score(work, prompts, rollout)
     kl = losses.real(scored.logprobs - scored.reference, rollout.mask).sum(1)
     figures = {"valid_reward": float(scored.scores.mean()), "valid_kl": float(kl.mean())}

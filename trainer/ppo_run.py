@@ -4,15 +4,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from trainer import distributed
 from trainer.actors import Actors, Progress
 from trainer.config import PPOConfig
 from trainer.data import Prompt, Splits, load_prompts
 from trainer.errors import ConfigError, DataError
+from trainer.models import save_language_model, save_reward_model
 from trainer.null_space import NullSpace
 from trainer.pretrain_text import PretrainText, text_notes, text_parent
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
+from trainer.rollout import Rollout
 from trainer.runtime import settings_of
-from trainer.stage_io import Run, folder_files, parent_of, reward_parents
+from trainer.sharding import copied
+from trainer.stage_io import MODEL, Run, folder_files, parent_of, reward_parents
+
+VALUE = "value"
 
 
 class Work(NamedTuple):
@@ -27,27 +33,20 @@ class Work(NamedTuple):
     null_space: NullSpace | None = None
 
 
-class Interrupted(Exception):
-    """SIGTERM came while nothing is trained: the weights are those of the last optimiser step."""
-
-
-def watch(work: Work) -> Callable[..., None]:
-    """To be called now and then while answers are drawn: raises Interrupted after SIGTERM."""
-
-    def check(*_: Any) -> None:
-        if work.run.stop_requested:
-            raise Interrupted
-
-    return check
-
-
-def pause(work: Work, *in_work: Any) -> NoReturn:
-    """End after SIGTERM, to go on from here when retried: inside the rollout batch, if there
-    is one (its rollout and scores), or before it is drawn.
+def between_passes(work: Work) -> Callable[[], None]:
+    """To be called between the passes of a loop: raises Interrupted after SIGTERM. Nothing where
+    passes are made in step (by shared weights): then nobody leaves before the end.
     """
-    if in_work:
-        rollout, scored = in_work
-        work.progress.in_work = {"rollout": rollout._asdict(), "scored": scored._asdict()}
+    return _go_on if work.actors.policy.stack.in_step else work.run.interrupt
+
+
+def _go_on() -> None:
+    """There is nothing to be asked."""
+
+
+def pause(work: Work, rollout: Rollout, scored: Any) -> NoReturn:
+    """End after SIGTERM, to go on inside this rollout batch when retried."""
+    work.progress.in_work = {"rollout": rollout._asdict(), "scored": scored._asdict()}
     work.progress.save()
     work.run.stop()
 
@@ -57,6 +56,7 @@ def run_parents(config: PPOConfig) -> list[Parent]:
     parents = [
         parent_of("policy", config.policy),
         *reward_parents(config.reward, config.reward_function),
+        *([parent_of("value", config.value)] if config.value else []),
         parent_of("prompts", config.prompts),
     ]
     if _reads_text(config):
@@ -98,6 +98,20 @@ def pretraining_text(config: PPOConfig, actors: Actors) -> PretrainText | None:
         steps = config.iterations * -(-config.batch // config.minibatch) * config.epochs
         wanted = steps * math.ceil(config.minibatch * config.ptx_per_episode)
     return PretrainText(config.pretrain_text, actors.codec, config.ptx_tokens, wanted, config.seed)
+
+
+def save_models(work: Work) -> None:
+    """Write model/ and, if it is asked for, value/. Asked together."""
+    config, actors, out = work.config, work.actors, work.run.out
+    policy = work.progress.result()
+    value = copied(work.progress.value_weights) if config.save_value else {}
+    if not distributed.is_main():
+        return
+    save_language_model(config.policy, policy, out / MODEL, config)
+    if value:
+        parent = config.value or (config.reward if actors.starts_value else config.policy)
+        bias, pad_id = float(value["score.bias"]), actors.codec.pad_id
+        save_reward_model(parent, value, out / VALUE, bias=bias, pad_id=pad_id)
 
 
 def run_manifest(work: Work, parents: Sequence[Parent], figures: dict[str, float]) -> Manifest:

@@ -35,6 +35,8 @@ from trainer.stack import pick_device
 from trainer.stage_io import MODEL, Run, folder_files, parent_of, save_model_folder, set_threads
 from trainer.text import Codec
 
+Check = Callable[[], None]
+
 _VALID = "valid"  # in the key of the held-out windows' noise, where an epoch stands for the others
 
 
@@ -58,6 +60,7 @@ class Trainee:
         self.optimiser = Optimiser([(self.weights.values(), config.learning_rate)], config)
         self.meter = Meter()
         self.step = 0
+        self.figures: dict[str, float] = {}  # of the step before, while its look is not done
         self.best_loss, self.best_step = math.inf, 0
         self.best: dict[str, Any] = {}
         state = checkpoints.load()
@@ -71,6 +74,7 @@ class Trainee:
                 "step": self.step,
                 "weights": copied(self.weights),
                 "optimiser": self.optimiser.state(),
+                "figures": self.figures,
                 "best": self.best,
                 "best_loss": self.best_loss,
                 "best_step": self.best_step,
@@ -79,7 +83,7 @@ class Trainee:
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.figures, self.best = state["step"], state["figures"], state["best"]
         self.best_loss, self.best_step = state["best_loss"], state["best_step"]
         load_weights(self.objective.model, state["weights"])
         self.optimiser.restore(state["optimiser"])
@@ -98,30 +102,41 @@ def run(config: PretrainConfig, run: Run) -> None:
     with distributed.together():
         text = load_text(config, codec, trainee.objective, run.check)
 
-    per_epoch = -(-len(text.train) // config.batch)
-    total = min(config.epochs * per_epoch, config.max_steps or sys.maxsize)
-    batches = lru_cache(maxsize=1)(
-        partial(epoch_batches, len(text.train), config.batch, config.seed)
-    )
-    while trainee.step < total:
-        epoch, place = divmod(trainee.step, per_epoch)
-        guesses = _guesses(trainee, text, batches(epoch)[place], epoch)
-        figures = train_step(trainee, guesses, learning_factor(config, trainee.step, total))
-        if trainee.step % config.valid_every == 0 or trainee.step == total:
-            figures |= look(trainee, text.valid)
-        run.log(step=trainee.step, total=total, epoch=epoch + 1, **figures)
-        stopping = run.stopping
-        if stopping or trainee.step % config.checkpoint_every == 0:
-            trainee.save()
-        if stopping:
-            run.stop()
-
+    with run.saved(trainee.save):
+        fit(trainee, text, run)
     kept = trainee.best or copied(trainee.weights)
     if distributed.is_main():
         model = new_model(config)
         load_weights(model, kept)
         save_model_folder(model, config.model, run.out / MODEL)
         run.finish(_manifest(config, run, parents, trainee, text))
+
+
+def fit(trainee: Trainee, text: Text, run: Run) -> None:
+    """All steps and looks from where the trainee stands; Interrupted after SIGTERM."""
+    config = trainee.config
+    per_epoch = -(-len(text.train) // config.batch)
+    total = min(config.epochs * per_epoch, config.max_steps or sys.maxsize)
+    batches = lru_cache(maxsize=1)(
+        partial(epoch_batches, len(text.train), config.batch, config.seed)
+    )
+    while trainee.step < total or trainee.figures:
+        if not trainee.figures:
+            epoch, place = divmod(trainee.step, per_epoch)
+            guesses = _guesses(trainee, text, batches(epoch)[place], epoch)
+            factor = learning_factor(config, trainee.step, total)
+            trainee.figures = train_step(trainee, guesses, factor, run.interrupt)
+        looked = {}
+        if trainee.step % config.valid_every == 0 or trainee.step == total:
+            looked = look(trainee, text.valid, run.interrupt)
+        epoch = -(-trainee.step // per_epoch)
+        run.log(step=trainee.step, total=total, epoch=epoch, **trainee.figures, **looked)
+        trainee.figures = {}
+        stopping = run.stopping
+        if stopping or trainee.step % config.checkpoint_every == 0:
+            trainee.save()
+        if stopping:
+            run.stop()
 
 
 def load_text(
@@ -151,10 +166,13 @@ def learning_factor(config: PretrainConfig, step: int, total: int) -> float:
     return cosine(step - rising, total - rising, config.final_lr_fraction)
 
 
-def train_step(trainee: Trainee, guesses: Sequence[Guess], factor: float) -> dict[str, float]:
+def train_step(
+    trainee: Trainee, guesses: Sequence[Guess], factor: float, check: Check
+) -> dict[str, float]:
     """One optimiser step on a batch, cut into micro-batches; the loss is a mean over its targets."""
     trainee.objective.train(True)
-    loss = backward_loss(trainee, guesses)
+    with trainee.optimiser.all_or_nothing():
+        loss = backward_loss(trainee, guesses, check)
     check_finite(loss, "loss")
     (norm,) = trainee.optimiser.step(factor)
     trainee.step += 1
@@ -168,33 +186,43 @@ def train_step(trainee: Trainee, guesses: Sequence[Guess], factor: float) -> dic
     }
 
 
-def backward_loss(trainee: Trainee, guesses: Sequence[Guess]) -> float:
+def backward_loss(trainee: Trainee, guesses: Sequence[Guess], check: Check = lambda: None) -> float:
     """Add the gradient of the batch's mean over targets, micro-batch by micro-batch; the loss."""
     loss = 0.0
-    for part in _shares(trainee, guesses):
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += float(part.detach())
+    with distributed.together(in_step=trainee.objective.in_step):
+        for part in _shares(trainee, guesses, check):
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
     return distributed.total(loss)
 
 
 @torch.no_grad()
-def held_out_loss(trainee: Trainee, windows: Sequence[Sequence[int]]) -> float:
+def held_out_loss(
+    trainee: Trainee, windows: Sequence[Sequence[int]], check: Check = lambda: None
+) -> float:
     """Cross-entropy per target of held-out windows, their masks always the same; NaN for none."""
     if not windows:
         return math.nan
     trainee.objective.train(False)
     seed = trainee.config.seed
     guesses = [trainee.objective.guess(w, (seed, _VALID, i)) for i, w in enumerate(windows)]
-    return distributed.total(sum(float(part) for part in _shares(trainee, guesses)))
+    with distributed.together(in_step=trainee.objective.in_step):
+        loss = sum(float(part) for part in _shares(trainee, guesses, check))
+    return distributed.total(loss)
 
 
-def _shares(trainee: Trainee, guesses: Sequence[Guess]) -> Iterator[Tensor]:
-    """The share of each of this process's micro-batches in the mean over all targets, a scalar."""
+def _shares(trainee: Trainee, guesses: Sequence[Guess], check: Check) -> Iterator[Tensor]:
+    """The share of each of this process's micro-batches in the mean over all targets, a scalar.
+
+    ``check`` is called before each, and may raise; not where weights are shared out.
+    """
     targets = sum(len(guess.targets) for guess in guesses)
     if targets == 0:
         raise DataError("The tokenizer knows none of this text: there is nothing to predict.")
     widths, limit = [len(guess.ids) for guess in guesses], trainee.config.micro_tokens
     for group in own_micro_batches(widths, limit, idle=trainee.objective.idle):
+        if not trainee.objective.in_step:
+            check()
         yield target_mean(trainee, [guesses[i] for i in group], targets)
 
 
@@ -205,11 +233,11 @@ def target_mean(trainee: Trainee, guesses: Sequence[Guess], targets: int) -> Ten
     return losses.token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), targets)
 
 
-def look(trainee: Trainee, windows: Sequence[Sequence[int]]) -> dict[str, float]:
+def look(trainee: Trainee, windows: Sequence[Sequence[int]], check: Check) -> dict[str, float]:
     """Measure on the held-out windows; keep the weights if they are the best so far."""
     if not windows:
         return {}
-    loss = held_out_loss(trainee, windows)
+    loss = held_out_loss(trainee, windows, check)
     if loss < trainee.best_loss:
         trainee.best_loss, trainee.best_step = loss, trainee.step
         trainee.best = copied(trainee.weights)

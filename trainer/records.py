@@ -338,3 +338,13 @@ def write_rows(
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def check_same(chunk: Manifest, settings: dict[str, Any], parents: Sequence[Parent]) -> None:
+    """IntegrityError if a chunk that is there already was made otherwise."""
+    same = json.loads(json.dumps(settings)) == chunk.settings
+    if not same or [p.sha256 for p in parents] != [p.sha256 for p in chunk.parents]:
+        raise IntegrityError(
+            f"Chunk {chunk.name} was made with other settings or parents. Give the run a new"
+            " folder, or delete the chunks to start over."
+        )

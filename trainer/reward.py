@@ -9,7 +9,7 @@ model is also trained without each labeler group in turn, to see whether it pred
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,24 +22,22 @@ from trainer.data import (
     Example,
     Ranking,
     RankingBatch,
-    Splits,
     batch_examples,
     batch_rankings,
     epoch_batches,
-    load_demonstrations,
-    load_rankings,
     own_micro_batches,
 )
 from trainer.frozen import FrozenStates
 from trainer.idle import idle_pass
 from trainer.models import ScalarModel, equip, load_weights, save_reward_model, trainable
 from trainer.records import SCHEMA_VERSION, Manifest, Parent, write_atomic
+from trainer.reward_data import Data, load
 from trainer.reward_report import (
     Fold,
     Pairs,
     fold_figures,
-    folds_of,
     folds_report,
+    joined_pairs,
     pair_figures,
     report,
     write_report,
@@ -57,12 +55,10 @@ from trainer.stack import pick_device
 from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
 
+Check = Callable[[], None]
+
 HEADLINES = ("accuracy", "log_loss", "calibration_error", "pairs")
 """What is logged of the held-out pairs."""
-NO_FOLDS = (
-    "There are no folds: they need held-out rankings of a labeler group, and rankings of another"
-    " group to train on."
-)
 
 
 class Trainee:
@@ -92,9 +88,10 @@ class Trainee:
         self.optimiser = Optimiser([(self.weights.values(), config.learning_rate)], config)
         self.meter = Meter()
         self.step = 0
+        self.figures: dict[str, float] = {}  # of the step before, while what follows is not done
         state = checkpoints.load()
         if state is not None:
-            self.step = state["step"]
+            self.step, self.figures = state["step"], state["figures"]
             load_weights(self.model.model, state["weights"])
             self.optimiser.restore(state["optimiser"])
             self.meter.restore(state["meter"])
@@ -106,23 +103,10 @@ class Trainee:
                 "step": self.step,
                 "weights": copied(self.weights),
                 "optimiser": self.optimiser.state(),
+                "figures": self.figures,
                 "meter": self.meter.state(),
             },
         )
-
-
-class Data(NamedTuple):
-    """What is learned from, what is measured on, and what the scores are centred on."""
-
-    rankings: Splits[Ranking]
-    demonstrations: list[Example] | None
-    folds: list[Fold]
-    notes: tuple[str, ...]
-
-    def steps(self, config: RewardConfig) -> list[int]:
-        """Optimiser steps of the model that is kept, and of each fold's."""
-        pieces = [self.rankings.train, *(fold.train for fold in self.folds)]
-        return [config.epochs * -(-len(piece) // config.batch) for piece in pieces]
 
 
 class Log(NamedTuple):
@@ -172,31 +156,18 @@ def run(config: RewardConfig, run: Run) -> None:
     run.finish(_manifest(config, run, parents, len(data.rankings.train), data.notes, metrics))
 
 
-def load(config: RewardConfig, codec: Codec, positions: int | None) -> Data:
-    """Read the snapshots; what is longer than the model's ``positions`` is left out too."""
-    limit = min(config.max_tokens, positions or config.max_tokens)
-    rankings = load_rankings(config.comparisons, codec, limit, ties=config.ties == "model")
-    notes, examples = rankings.notes, None
-    if config.demonstrations is None:
-        notes = (*notes, "There were no demonstrations: the scores have no bias.")
-    else:
-        found = load_demonstrations(config.demonstrations, codec, limit)
-        notes, examples = (*notes, *found.notes), [*found.train, *found.valid]
-    folds = folds_of(rankings.train, rankings.valid) if config.folds_by is not None else []
-    if config.folds_by is not None and not folds:
-        notes = (*notes, NO_FOLDS)
-    return Data(rankings, examples, folds, notes)
-
-
 def train_final(config: RewardConfig, run: Run, parents: Sequence[Parent], codec: Codec) -> Final:
     """Train on everything, and save the model."""
     trainee = Trainee(config, Checkpoints(run.out, config, parents), codec.pad_id)
     data = load(config, codec, trainee.model.stack.positions)
     train, valid = data.rankings.train, data.rankings.valid
-    pairs = fit(trainee, train, valid, Log(run, sum(data.steps(config))))
-    if data.folds and trainee.step % config.checkpoint_every != 0:
-        trainee.save()  # a run killed in a fold goes on from here
-    bias = 0.0 if data.demonstrations is None else -mean_score(trainee, data.demonstrations)
+    bias = 0.0
+    with run.saved(trainee.save):
+        pairs = fit(trainee, train, valid, Log(run, sum(data.steps(config))))
+        if data.folds and trainee.step % config.checkpoint_every != 0:
+            trainee.save()  # a run killed in a fold goes on from here
+        if data.demonstrations is not None:
+            bias = -mean_score(trainee, data.demonstrations, run.interrupt)
     weights = copied(trainee.weights)
     if distributed.is_main():
         save_reward_model(
@@ -222,8 +193,10 @@ def train_fold(
     if known is not None:
         return known
     trainee = Trainee(config, checkpoints, pad_id)
-    fit(trainee, fold.train, (), log)
-    pairs = score_pairs(trainee.model, valid, pad_id, config.micro_tokens)
+    with log.run.saved(trainee.save):
+        fit(trainee, fold.train, (), log)
+        check = log.run.interrupt
+        pairs = score_pairs(trainee.model, valid, pad_id, config.micro_tokens, check)
     result = fold_figures(fold, pairs, valid, trainee.config.modelled_tie)
     if distributed.is_main():
         write_atomic(done, [json.dumps(result, ensure_ascii=False), "\n"])
@@ -232,34 +205,50 @@ def train_fold(
 
 
 def fit(trainee: Trainee, train: Sequence[Ranking], valid: Sequence[Ranking], log: Log) -> Pairs:
-    """All steps from where the trainee stands; the pairs of ``valid`` as it then scores them."""
+    """All steps from where the trainee stands; the pairs of ``valid`` as it then scores them.
+
+    Interrupted after SIGTERM.
+    """
     config, run = trainee.config, log.run
     per_epoch = -(-len(train) // config.batch)
     total = config.epochs * per_epoch
     pairs = None
-    while trainee.step < total:
-        epoch, place = divmod(trainee.step, per_epoch)
-        rows = epoch_batches(len(train), config.batch, config.seed, epoch)[place]
-        factor = cosine(trainee.step, total, config.final_lr_fraction)
-        figures = {"epoch": epoch + 1} | train_step(trainee, [train[i] for i in rows], factor)
-        if place == per_epoch - 1:
-            pairs = score_pairs(trainee.model, valid, trainee.pad_id, config.micro_tokens)
+    while trainee.step < total or trainee.figures:
+        if not trainee.figures:
+            epoch, place = divmod(trainee.step, per_epoch)
+            rows = epoch_batches(len(train), config.batch, config.seed, epoch)[place]
+            factor = cosine(trainee.step, total, config.final_lr_fraction)
+            some = [train[i] for i in rows]
+            trainee.figures = {"epoch": epoch + 1} | train_step(
+                trainee, some, factor, run.interrupt
+            )
+        measured = {}
+        if trainee.step % per_epoch == 0:
+            pairs = _measured(trainee, valid, run.interrupt)
             odds = losses.pair_log_odds(pairs.differences, trainee.config.modelled_tie)
-            figures |= {k: v for k, v in pair_figures(odds).items() if k in HEADLINES}
-        log(trainee.step, figures)
+            measured = {k: v for k, v in pair_figures(odds).items() if k in HEADLINES}
+        log(trainee.step, trainee.figures | measured)
+        trainee.figures = {}
         stopping = run.stopping
         if stopping or trainee.step % config.checkpoint_every == 0:
             trainee.save()
         if stopping:
             run.stop()
     if pairs is None:  # a run resumed after its last step
-        pairs = score_pairs(trainee.model, valid, trainee.pad_id, config.micro_tokens)
+        pairs = _measured(trainee, valid, run.interrupt)
     return pairs
 
 
-def train_step(trainee: Trainee, rankings: Sequence[Ranking], factor: float) -> dict[str, float]:
+def _measured(trainee: Trainee, valid: Sequence[Ranking], check: Check) -> Pairs:
+    return score_pairs(trainee.model, valid, trainee.pad_id, trainee.config.micro_tokens, check)
+
+
+def train_step(
+    trainee: Trainee, rankings: Sequence[Ranking], factor: float, check: Check
+) -> dict[str, float]:
     """One optimiser step on a batch of rankings, cut into micro-batches of whole rankings."""
-    batch = backward_loss(trainee.model, rankings, trainee.pad_id, trainee.config)
+    with trainee.optimiser.all_or_nothing():
+        batch = backward_loss(trainee.model, rankings, trainee.pad_id, trainee.config, check)
     check_finite(batch.loss, "loss")
     (norm,) = trainee.optimiser.step(factor)
     trainee.step += 1
@@ -282,20 +271,25 @@ class Trained(NamedTuple):
 
 
 def backward_loss(
-    model: ScalarModel, rankings: Sequence[Ranking], pad_id: int, config: RewardConfig
+    model: ScalarModel,
+    rankings: Sequence[Ranking],
+    pad_id: int,
+    config: RewardConfig,
+    check: Check = lambda: None,
 ) -> Trained:
     """Add the gradient of the batch's loss, micro-batch by micro-batch."""
     loss, right, count = 0.0, 0.0, 0
-    for group in _micro(model, rankings, config.micro_tokens):
-        some = [rankings[i] for i in group]
-        batch, scores = _scores(model, some, pad_id)
-        part = objective(config, some, batch, scores, len(rankings))
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += float(part.detach())
-        pairs = losses.untied_pairs(batch.ranks, batch.mask)
-        ahead = (scores[:, :, None] - scores[:, None, :]).detach()[pairs]
-        right += float((ahead > 0).sum()) + 0.5 * float((ahead == 0).sum())
-        count += len(ahead)
+    with distributed.together(in_step=model.stack.in_step):
+        for group in _micro(model, rankings, config.micro_tokens, check):
+            some = [rankings[i] for i in group]
+            batch, scores = _scores(model, some, pad_id)
+            part = objective(config, some, batch, scores, len(rankings))
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+            pairs = losses.untied_pairs(batch.ranks, batch.mask)
+            ahead = (scores[:, :, None] - scores[:, None, :]).detach()[pairs]
+            right += float((ahead > 0).sum()) + 0.5 * float((ahead == 0).sum())
+            count += len(ahead)
     return Trained(*map(sum, zip(*distributed.gathered((loss, right, count)), strict=True)))
 
 
@@ -329,50 +323,58 @@ def _scores(
     return batch, batch.scores(values)
 
 
-def _micro(model: ScalarModel, rankings: Sequence[Ranking], limit: int) -> Iterator[list[int]]:
-    """Groups of this process's whole rankings of at most ``limit`` padded tokens."""
-    if model.stack.segments:
-        return own_micro_batches(
-            [ranking.tokens for ranking in rankings], limit, idle=idle_pass(model)
-        )
-    widths = [max(len(answer.ids) for answer in ranking.answers) for ranking in rankings]
-    sizes = [len(ranking.ranks) for ranking in rankings]
-    return own_micro_batches(widths, limit, sequences=sizes, idle=idle_pass(model))
+def _micro(
+    model: ScalarModel, rankings: Sequence[Ranking], limit: int, check: Check
+) -> Iterator[list[int]]:
+    """Groups of this process's whole rankings of at most ``limit`` padded tokens.
+
+    ``check`` is called before each, and may raise; not where weights are shared out.
+    """
+    sizes = None
+    widths = [ranking.tokens for ranking in rankings]
+    if not model.stack.segments:
+        widths = [max(len(answer.ids) for answer in ranking.answers) for ranking in rankings]
+        sizes = [len(ranking.ranks) for ranking in rankings]
+    for group in own_micro_batches(widths, limit, sequences=sizes, idle=idle_pass(model)):
+        if not model.stack.in_step:
+            check()
+        yield group
 
 
 # ---- what is measured on held-out rankings -------------------------------------------------------
 
 
 @torch.no_grad()
-def score_pairs(model: ScalarModel, rankings: Sequence[Ranking], pad_id: int, micro: int) -> Pairs:
+def score_pairs(
+    model: ScalarModel,
+    rankings: Sequence[Ranking],
+    pad_id: int,
+    micro: int,
+    check: Check = lambda: None,
+) -> Pairs:
     """Score differences of all untied pairs."""
     differences, places = [torch.zeros(0)], [torch.zeros(0, dtype=torch.long)]
-    for group in _micro(model, rankings, micro):
-        batch, scores = _scores(model, [rankings[i] for i in group], pad_id)
-        pairs = losses.untied_pairs(batch.ranks, batch.mask)
-        differences.append((scores[:, :, None] - scores[:, None, :])[pairs].cpu())
-        places.append(torch.tensor(group)[pairs.nonzero()[:, 0].cpu()])
-    return _together(distributed.gathered(Pairs(torch.cat(differences), torch.cat(places))))
-
-
-def _together(parts: Sequence[Pairs]) -> Pairs:
-    """The pairs of all processes, in the order of the rankings where there are several."""
-    if len(parts) == 1:
-        return parts[0]
-    differences, places = (torch.cat(part) for part in zip(*parts, strict=True))
-    order = places.argsort(stable=True)
-    return Pairs(differences[order], places[order])
+    with distributed.together(in_step=model.stack.in_step):
+        for group in _micro(model, rankings, micro, check):
+            batch, scores = _scores(model, [rankings[i] for i in group], pad_id)
+            pairs = losses.untied_pairs(batch.ranks, batch.mask)
+            differences.append((scores[:, :, None] - scores[:, None, :])[pairs].cpu())
+            places.append(torch.tensor(group)[pairs.nonzero()[:, 0].cpu()])
+    return joined_pairs(distributed.gathered(Pairs(torch.cat(differences), torch.cat(places))))
 
 
 @torch.no_grad()
-def mean_score(trainee: Trainee, examples: Sequence[Example]) -> float:
+def mean_score(trainee: Trainee, examples: Sequence[Example], check: Check) -> float:
     """Mean raw score of demonstrations."""
     total, model = 0.0, trainee.model
     widths, limit = [len(e.ids) for e in examples], trainee.config.micro_tokens
-    for group in own_micro_batches(widths, limit, idle=idle_pass(model)):
-        batch = batch_examples([examples[i] for i in group], trainee.pad_id, model.stack.device)
-        lower = model.stack.lower(batch.tokens)
-        total += float(model.scores(batch.tokens, lower=lower).sum())
+    with distributed.together(in_step=model.stack.in_step):
+        for group in own_micro_batches(widths, limit, idle=idle_pass(model)):
+            if not model.stack.in_step:
+                check()
+            batch = batch_examples([examples[i] for i in group], trainee.pad_id, model.stack.device)
+            lower = model.stack.lower(batch.tokens)
+            total += float(model.scores(batch.tokens, lower=lower).sum())
     mean = distributed.total(total) / len(examples) if examples else math.nan
     check_finite(mean, "mean score of the demonstrations")
     return mean

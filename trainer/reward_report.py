@@ -36,6 +36,15 @@ class Pairs(NamedTuple):
         return Pairs(self.differences[mask], self.ranking[mask])
 
 
+def joined_pairs(parts: Sequence[Pairs]) -> Pairs:
+    """The pairs of all processes, in the order of the rankings where there are several."""
+    if len(parts) == 1:
+        return parts[0]
+    differences, places = (torch.cat(part) for part in zip(*parts, strict=True))
+    order = places.argsort(stable=True)
+    return Pairs(differences[order], places[order])
+
+
 def wilson(right: float, count: float) -> tuple[float, float]:
     """Bounds of the 95 % interval of a share of ``right`` in ``count`` > 0."""
     share, square = right / count, _Z**2

@@ -1,5 +1,6 @@
 """What the loops stand on: schedules, the optimiser, checkpoints, and the count of time and tokens."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,7 +9,7 @@ import os
 import pickle
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,18 @@ from trainer.config import TrainConfig
 from trainer.errors import DiskFull, IntegrityError, NumericError
 from trainer.records import Parent
 from trainer.sharding import gathered, like, whole
+from trainer.stage_io import Interrupted
 from trainer.zero import ZeroShares, zero_wanted
 
 _MACHINE_SETTINGS = {
     "out", "threads", "checkpoint_every", "keep_checkpoints", "vllm_url", "vllm_weights",
-    "vllm_timeout", "shard", "zero_stage",
+    "vllm_timeout", "shard", "zero_stage", "save_value",
 }  # fmt: skip
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """What makes a result what it is: every setting but folders and this machine's."""
-    folders = {"model", "policy", "reward", "demonstrations", "comparisons", "prompts"}
+    folders = {"model", "policy", "reward", "value", "demonstrations", "comparisons", "prompts"}
     left_out = _MACHINE_SETTINGS | folders | {"pretrain_text", "text", "valid_text"}
 
     def kept(value: Any) -> Any:
@@ -105,6 +107,19 @@ class Optimiser:
             self.adam.step()
         self.clear()
         return norms
+
+    @contextlib.contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Inside, gradients add up. Where Interrupted ends that they are forgotten, and the noise
+        that was drawn will be drawn again.
+        """
+        noise = _random_state()
+        try:
+            yield
+        except Interrupted:
+            self.clear()
+            _set_random_state(noise)
+            raise
 
     def clear(self) -> None:
         """Forget the gradients."""

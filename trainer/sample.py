@@ -22,6 +22,7 @@ from trainer.records import (
     Parent,
     PromptRow,
     SampleRow,
+    check_same,
     read_manifest,
     read_rows,
     write_rows,
@@ -62,7 +63,8 @@ def run(config: SampleConfig, run: Run) -> None:
     for number, chunk in enumerate(chunks):
         folder = run.out / "chunks" / f"{number:04d}"
         if distributed.from_main((folder / MANIFEST).is_file()):
-            done.append(read_manifest(folder))
+            done.append(read_manifest(folder, verify=True))
+            check_same(done[-1], _settings(config), parents)
             continue
         if run.stopping:
             run.stop()
@@ -199,6 +201,9 @@ def summed_figures(done: Sequence[Manifest]) -> dict[str, Any]:
 
 
 def _settings(config: SampleConfig) -> dict[str, Any]:
-    """What makes the samples what they are: no folder, no batch size."""
-    free = {"out", "model", "prompts", "batch", "threads", "chunk"}
+    """What makes the samples what they are: no folder, no batch size.
+
+    ``chunk`` is one of them: it says which prompts a chunk has.
+    """
+    free = {"out", "model", "prompts", "batch", "threads"}
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in free}

@@ -7,7 +7,6 @@ of them is a folder with a manifest of its own; a run that was stopped skips wha
 """
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from trainer.records import (
     PromptRow,
     SampleRow,
     ScoreRow,
+    check_same,
     read_manifest,
     read_rows,
     write_rows,
@@ -76,7 +76,7 @@ def run(config: ScoreConfig, run: Run) -> None:
         for number, chunk in enumerate(chunks):
             folder = _chunk_folder(run.out, judge, number)
             if distributed.from_main((folder / MANIFEST).is_file()):
-                _check_same(read_manifest(folder, verify=True), config, parents)
+                check_same(read_manifest(folder, verify=True), _settings(config), parents)
                 continue
             if run.stopping:
                 run.stop()
@@ -233,16 +233,6 @@ def _finish(config: ScoreConfig, run: Run, parents: tuple[Parent, ...], chunks: 
 
 def _chunk_folder(out: Path, judge: int, number: int) -> Path:
     return out / "chunks" / f"{judge:02d}-{number:04d}"
-
-
-def _check_same(chunk: Manifest, config: ScoreConfig, parents: tuple[Parent, ...]) -> None:
-    """IntegrityError if a chunk that is there already was made otherwise."""
-    same = json.loads(json.dumps(_settings(config))) == chunk.settings
-    if not same or [p.sha256 for p in parents] != [p.sha256 for p in chunk.parents]:
-        raise IntegrityError(
-            f"Chunk {chunk.name} was made with other settings or parents. Give the run a new"
-            " folder, or delete the chunks to start over."
-        )
 
 
 def _settings(config: ScoreConfig) -> dict[str, Any]:

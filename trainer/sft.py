@@ -35,12 +35,9 @@ from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
 
 Figures = dict[str, float]
+Check = Callable[[], None]
 
 UNPACKABLE = "Examples were not packed: this architecture cannot keep several in one row apart."
-
-
-class Interrupted(Exception):
-    """SIGTERM came while the valid split is measured: the step before it is done."""
 
 
 class Trainee:
@@ -110,19 +107,26 @@ def run(config: SFTConfig, run: Run) -> None:
         *(judge.notes if judge else ()),
     )
 
-    total = config.epochs * data.steps
+    with run.saved(trainee.save):
+        fit(trainee, data, judge, codec.pad_id, run)
+    kept = trainee.best or copied(trainee.weights)
+    if distributed.is_main():
+        save_language_model(config.model, kept, run.out / MODEL, config)
+        run.finish(_manifest(config, run, parents, trainee, data, notes))
+
+
+def fit(trainee: Trainee, data: Mixture, judge: Judge | None, pad_id: int, run: Run) -> None:
+    """All steps and looks from where the trainee stands; Interrupted after SIGTERM."""
+    config, total = trainee.config, trainee.config.epochs * data.steps
     while trainee.step < total or trainee.figures:
         if not trainee.figures:
             factor = cosine(trainee.step, total, config.final_lr_fraction)
-            trainee.figures = train_step(trainee, data.at(trainee.step), codec.pad_id, factor)
+            examples = data.at(trainee.step)
+            trainee.figures = train_step(trainee, examples, pad_id, factor, run.interrupt)
         epoch = -(-trainee.step // data.steps)
         looked: Figures = {}
         if trainee.step % (config.eval_every or data.steps) == 0 or trainee.step == total:
-            try:
-                looked = look(trainee, data.valid, judge, codec.pad_id, epoch, _watch(run))
-            except Interrupted:
-                trainee.save()
-                run.stop()
+            looked = look(trainee, data.valid, judge, pad_id, epoch, run.interrupt)
         run.log(step=trainee.step, total=total, epoch=epoch, **trainee.figures, **looked)
         trainee.figures = {}
         stopping = run.stopping
@@ -131,29 +135,30 @@ def run(config: SFTConfig, run: Run) -> None:
         if stopping:
             run.stop()
 
-    kept = trainee.best or copied(trainee.weights)
-    if distributed.is_main():
-        save_language_model(config.model, kept, run.out / MODEL, config)
-        run.finish(_manifest(config, run, parents, trainee, data, notes))
-
 
 # ---- one step -----------------------------------------------------------------------------------
 
 
 def train_step(
-    trainee: Trainee, examples: Sequence[Example], pad_id: int, factor: float
+    trainee: Trainee,
+    examples: Sequence[Example],
+    pad_id: int,
+    factor: float,
+    check: Check,
 ) -> Figures:
     """One optimiser step on a batch, cut into micro-batches; the loss is a mean over its tokens."""
     trainee.model.stack.train(True)
     config = trainee.config
-    loss = backward_loss(
-        trainee.model,
-        examples,
-        pad_id,
-        config.micro_tokens,
-        count_targets(examples),
-        pack_tokens=trainee.pack_tokens,
-    )
+    with trainee.optimiser.all_or_nothing():
+        loss = backward_loss(
+            trainee.model,
+            examples,
+            pad_id,
+            config.micro_tokens,
+            count_targets(examples),
+            pack_tokens=trainee.pack_tokens,
+            check=check,
+        )
     check_finite(loss, "loss")
     (norm,) = trainee.optimiser.step(factor)
     trainee.step += 1
@@ -179,17 +184,24 @@ def backward_loss(
     targets: int,
     *,
     pack_tokens: int | None = None,
+    check: Check = lambda: None,
 ) -> float:
-    """Add the gradient of the batch's token mean, micro-batch by micro-batch; returns the loss."""
+    """Add the gradient of the batch's token mean, micro-batch by micro-batch; returns the loss.
+
+    ``check`` is called before every micro-batch, and may raise; not where weights are shared out.
+    """
     loss = 0.0
     device = model.stack.device
     batches = example_batches(
         examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens, idle=idle_pass(model)
     )
-    for batch in batches:
-        part = token_mean(model, batch, targets)
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += float(part.detach())
+    with distributed.together(in_step=model.stack.in_step):
+        for batch in batches:
+            if not model.stack.in_step:
+                check()
+            part = token_mean(model, batch, targets)
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
     return distributed.total(loss)
 
 
@@ -211,7 +223,7 @@ def validation_loss(
     micro_tokens: int,
     *,
     pack_tokens: int | None = None,
-    check: Callable[[], None] = lambda: None,
+    check: Check = lambda: None,
 ) -> float:
     """Cross-entropy per target token of held-out demonstrations; NaN where there are none.
 
@@ -238,7 +250,7 @@ def look(
     judge: Judge | None,
     pad_id: int,
     epoch: int,
-    check: Callable[[], None],
+    check: Check,
 ) -> Figures:
     """Measure on the valid split; keep the weights if they are the best so far.
 
@@ -276,14 +288,6 @@ def _judge(config: SFTConfig, codec: Codec, model: LanguageModel) -> Judge | Non
         return None
     whole = model.model.config.get_text_config()
     return Judge(config, config.reward, codec, getattr(whole, "max_position_embeddings", None))
-
-
-def _watch(run: Run) -> Callable[[], None]:
-    def check() -> None:
-        if run.stop_requested:
-            raise Interrupted
-
-    return check
 
 
 # ---- the manifest -------------------------------------------------------------------------------

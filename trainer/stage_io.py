@@ -43,6 +43,10 @@ _NOT_CONTENT = {MANIFEST, ERROR, METRICS, "config.json", "log.txt", "checkpoints
 _PR_SET_PDEATHSIG = 1
 
 
+class Interrupted(Exception):
+    """SIGTERM came; what was done since the last optimiser step will be done again."""
+
+
 class Run:
     """One run folder while its stage writes it.
 
@@ -55,6 +59,7 @@ class Run:
         self.out = out
         self.stop_requested = False
         self.finished = (out / MANIFEST).is_file()
+        self.at_once = False  # whether SIGTERM ends it wherever it is: nothing is to be written
         self._last_step: int | None = None
         self._bar: Any = None
 
@@ -106,6 +111,23 @@ class Run:
     def check(self) -> None:
         """End here if SIGTERM asked for it and there is nothing to write first."""
         if self.stop_requested:
+            self.stop()
+
+    def interrupt(self, *_: Any) -> None:
+        """Raise Interrupted if SIGTERM asked for it; to be called now and then where a checkpoint
+        is written first.
+        """
+        if self.stop_requested:
+            raise Interrupted
+
+    @contextlib.contextmanager
+    def saved(self, save: Callable[[], None]) -> Iterator[None]:
+        """What Interrupted ends inside ends the run, after ``save`` wrote the checkpoint."""
+        self.at_once = False
+        try:
+            yield
+        except Interrupted:
+            save()
             self.stop()
 
     def finish(self, manifest: Manifest) -> None:
@@ -194,6 +216,9 @@ def _stop_signals(run: Run) -> Iterator[None]:
         if run.stop_requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         run.stop_requested = True
+        if run.at_once:
+            run.at_once = False  # once
+            run.stop()
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainer.children import own_threads, run_children
 from tests.trainer.resuming import (
@@ -22,7 +23,18 @@ from tests.trainer.resuming import (
 )
 from tests.trainer.snapshots import write_all
 from tests.trainer.tiny import build_tiny
-from trainer import rollout
+from trainer import (
+    base,
+    best_of_n,
+    draw_text,
+    ppo,
+    pretrain,
+    reward,
+    rollout,
+    sample,
+    score,
+    sft,
+)
 from trainer.__main__ import main
 from trainer.errors import Stopped
 from trainer.runtime import Optimiser
@@ -36,7 +48,10 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     root = tmp_path_factory.mktemp("resume")
     data = {name: str(path) for name, path in write_all(root / "data").items()}
     tiny = str(build_tiny(root / "tiny", "gpt2"))  # has dropout: the random state matters
-    shared = {"learning_rate": 1e-3, "seed": 4, "batch": 6, "threads": 1, "checkpoint_every": 2}
+    shared = {
+        "learning_rate": 1e-3, "seed": 4, "batch": 6, "threads": 1, "checkpoint_every": 2,
+        "micro_tokens": 64,
+    }  # fmt: skip
     demonstrations = {"demonstrations": data["demonstrations"]}
     pretrain = {
         **shared,
@@ -82,6 +97,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
             "freeze_layers": 1,
             "ema_decay": 0.5,
         },
+        "sample": {"model": tiny, "prompts": data["prompts"], "k": 2, "max_new_tokens": 4},
     }
     return carried_out(found, root)
 
@@ -147,6 +163,123 @@ def test_a_run_asked_to_stop_leaves_a_checkpoint_and_goes_on_from_there(
     assert json.loads((out / "error.json").read_text())["code"] == Stopped.exit_code
     assert main(command(stage, config)) == 0
     assert_as_unbroken(out, stages[stage]["unbroken"])
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "pretrain masked", "sft", "reward", "ppo"])
+def test_a_run_asked_to_stop_inside_a_step_does_that_step_again(
+    stages: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """A step of many micro-batches takes minutes on a small machine: it is not waited for. SFT
+    has dropout, whose noise is drawn again.
+    """
+    done, passes = 0, 0
+    real_step, real_backward = Optimiser.step, torch.Tensor.backward
+
+    def step(*args: Any) -> Any:
+        nonlocal done
+        done += 1
+        return real_step(*args)
+
+    def backward(*args: Any, **kwargs: Any) -> None:
+        nonlocal passes
+        passes += done == 1
+        if passes == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        real_backward(*args, **kwargs)
+
+    monkeypatch.setattr(Optimiser, "step", step)
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    out = tmp_path / stage
+    config = config_file(stages[stage], out)
+    assert main(command(stage, config)) == Stopped.exit_code
+    assert done == 1
+    assert passes == (2 if stage == "ppo" else 1), "one of the value model, one of the policy"
+    (checkpoint,) = (out / "checkpoints").glob("*.pt")
+    assert torch.load(checkpoint, weights_only=True)["step"] == 1
+    assert main(command(stage, config)) == 0
+    assert passes > 3, "the step has several micro-batches"
+    assert_as_unbroken(out, stages[stage]["unbroken"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "owner", "name"),
+    [
+        ("pretrain", pretrain, "held_out_loss"),
+        ("reward", reward, "score_pairs"),
+        ("reward", reward, "mean_score"),
+    ],
+)
+def test_a_run_asked_to_stop_while_it_measures_measures_again(
+    stages: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    owner: Any,
+    name: str,
+) -> None:
+    with monkeypatch.context() as patched:
+        real = getattr(owner, name)
+
+        def asked(*args: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+            real(*args)
+            raise AssertionError("It measured to the end.")
+
+        patched.setattr(owner, name, asked)
+        out = tmp_path / stage
+        config = config_file(stages[stage], out)
+        assert main(command(stage, config)) == Stopped.exit_code
+    assert main(command(stage, config)) == 0
+    assert_as_unbroken(out, stages[stage]["unbroken"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "owner", "name"),
+    [
+        ("base", base, "_load"),
+        ("text", draw_text, "load_generator"),
+        ("sample", sample, "load_sampler"),
+        ("best", best_of_n, "load_judge"),
+        ("score", score, "load_judge"),
+        ("pretrain", pretrain, "load_text"),
+        ("sft", sft, "load_mixture"),
+        ("reward", reward, "load"),
+        ("ppo", ppo, "Actors"),
+    ],
+)
+def test_a_run_asked_to_stop_before_there_is_anything_to_write_ends_where_it_is(
+    stages: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    owner: Any,
+    name: str,
+) -> None:
+    """Models and data may take minutes to read."""
+
+    def asked(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("It went on.")
+
+    monkeypatch.setattr(owner, name, asked)
+    drawing = stages["sample"]
+    rewards = stages["ppo"]["reward"]
+    others: dict[str, dict[str, Any]] = {
+        "base": {"source": drawing["model"]},
+        "text": {"model": drawing["model"]},
+        "best": drawing | {"reward": rewards},
+        "score": {
+            "model": drawing["model"],
+            "prompts": drawing["prompts"],
+            "samples": str(drawing["unbroken"]),
+            "rewards": [rewards],
+        },
+    }
+    out = tmp_path / stage
+    config = config_file(others.get(stage, stages.get(stage, {})), out)
+    assert main(command(stage, config)) == Stopped.exit_code
+    assert json.loads((out / "error.json").read_text())["code"] == Stopped.exit_code
+    assert not (out / "manifest.json").exists()
 
 
 def test_a_stage_starts_without_scipy() -> None:

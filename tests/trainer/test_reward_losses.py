@@ -134,6 +134,16 @@ def test_the_penalty_is_the_mean_square_of_each_rankings_scores() -> None:
     close(losses.score_penalty(scores, mask, 2), ((1 + 4) / 2 + (9 + 9 + 0) / 3) / 2)
 
 
+@pytest.mark.parametrize("margin", [0.5, torch.tensor([0.5, 1.0])], ids=["one", "each"])
+@pytest.mark.parametrize("loss", [losses.ranking_loss, losses.best_of_k_loss])
+def test_a_margin_made_elsewhere_goes_to_the_device_of_the_scores(loss: Any, margin: Any) -> None:
+    """The meta device refuses tensors of the CPU, as an accelerator does."""
+    scores = torch.empty(2, 3, device="meta")
+    ranks = torch.zeros(2, 3, dtype=torch.long, device="meta")
+    mask = torch.ones(2, 3, dtype=torch.bool, device="meta")
+    assert loss(scores, ranks, mask, 2, margin=margin, smoothing=0.1).device.type == "meta"
+
+
 @pytest.mark.parametrize("loss", [losses.ranking_loss, losses.best_of_k_loss])
 def test_the_defaults_are_the_plain_losses_to_the_bit(loss: Any) -> None:
     scores = torch.randn(6, 4, generator=torch.manual_seed(2))

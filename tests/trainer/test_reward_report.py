@@ -23,6 +23,7 @@ from trainer.data import Example, Ranking, load_rankings
 from trainer.errors import Stopped
 from trainer.models import ScalarModel
 from trainer.records import file_sha256, read_manifest
+from trainer.reward_data import NO_FOLDS
 from trainer.reward_report import (
     Fold,
     Pairs,
@@ -284,7 +285,7 @@ def test_one_group_alone_makes_no_folds_and_a_note_says_so(
     folder = write_all(tmp_path)["comparisons"]
     found = train(tmp_path / "run", tiny_llama, folder, folds_by="labeler_group", epochs=1)
     assert "folds" not in found
-    assert reward.NO_FOLDS in read_manifest(tmp_path / "run").notes
+    assert NO_FOLDS in read_manifest(tmp_path / "run").notes
 
 
 # ---- killed runs --------------------------------------------------------------------------

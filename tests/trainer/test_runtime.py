@@ -10,6 +10,7 @@ from trainer.config import SFTConfig
 from trainer.errors import DiskFull, IntegrityError, NumericError
 from trainer.records import Parent
 from trainer.runtime import Checkpoints, Optimiser, check_finite, cosine, warm_up
+from trainer.stage_io import Interrupted
 
 PARENTS = [Parent("policy", "base", "0" * 64)]
 
@@ -39,6 +40,20 @@ def test_each_group_has_its_own_rate_and_its_own_clipping() -> None:
     assert one.grad is None
 
 
+def test_two_steps_have_the_hand_worked_moments_and_decay() -> None:
+    """g = 1, then 3: m = 0.1, 0.39; v = 0.05, 0.4975; each over 1 - beta^n. 5 % of the weight decays."""
+    weight = nn.Parameter(torch.tensor([2.0]))
+    config = SFTConfig(out="", adam_eps=1e-8, weight_decay=0.5, max_grad_norm=0.0)
+    optimiser = Optimiser([([weight], 0.1)], config)
+    assert (config.adam_beta1, config.adam_beta2) == (0.9, 0.95)
+    want = 2.0
+    for gradient, ratio in ((1.0, 1.0), (3.0, (0.39 / 0.19) / (0.4975 / 0.0975) ** 0.5)):
+        weight.grad = torch.tensor([gradient])
+        optimiser.step(1.0)
+        want = want * 0.95 - 0.1 * ratio
+        assert float(weight.detach()) == pytest.approx(want, rel=1e-5)
+
+
 def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing() -> None:
     weight = nn.Parameter(torch.ones(2))
     optimiser = Optimiser([([weight], 0.1)], SFTConfig(out=""))
@@ -48,6 +63,24 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing() -> No
     assert weight.tolist() == [1.0, 1.0]
     with pytest.raises(NumericError, match="loss became inf"):
         check_finite(float("inf"), "loss")
+
+
+def test_a_step_that_is_interrupted_leaves_neither_gradient_nor_noise() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimiser = Optimiser([([weight], 0.1)], SFTConfig(out=""))
+    torch.manual_seed(3)
+    drawn = torch.rand(2)
+    torch.manual_seed(3)
+
+    def half_a_step() -> None:
+        with optimiser.all_or_nothing():
+            (weight * torch.rand(2)).sum().backward()  # type: ignore[no-untyped-call]
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        half_a_step()
+    assert weight.grad is None
+    assert torch.equal(torch.rand(2), drawn)
 
 
 def test_a_checkpoint_brings_back_tensors_numbers_and_the_random_state(tmp_path: Path) -> None:

@@ -200,6 +200,33 @@ def test_answers_longer_than_the_model_reaches_are_refused(
     assert "lower max_new_tokens from 256" in message_of(tmp_path / "out")
 
 
+@pytest.mark.parametrize("change", [{"seed": 1}, {"temperature": 0.5}, {"k": 2}, {"chunk": 5}])
+def test_chunks_of_other_settings_are_refused(
+    tiny_llama: Path, prompts: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    """Or a run would be of two kinds of answers, and say that it is of one."""
+    out = tmp_path / "out"
+    assert sample(out, tiny_llama, prompts) == 0
+    (out / "manifest.json").unlink()
+    assert sample(out, tiny_llama, prompts, **change) == IntegrityError.exit_code
+    assert "Chunk 0000 was made with other settings or parents" in message_of(out)
+    assert sample(out, tiny_llama, prompts, batch=1, threads=2) == 0
+
+
+def test_chunks_of_another_policy_and_altered_ones_are_refused(
+    tiny_llama: Path, tiny_gpt2: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert sample(out, tiny_llama, prompts) == 0
+    (out / "manifest.json").unlink()
+    assert sample(out, tiny_gpt2, prompts) == IntegrityError.exit_code
+    assert "Chunk 0000 was made with other settings or parents" in message_of(out)
+    with (out / "chunks/0001" / ROWS).open("a") as rows:
+        rows.write("\n")
+    assert sample(out, tiny_llama, prompts) == IntegrityError.exit_code
+    assert "rows.jsonl of 0001 is not what its manifest says" in message_of(out)
+
+
 def test_changed_prompts_are_refused(tiny_llama: Path, prompts: Path, tmp_path: Path) -> None:
     with (prompts / ROWS).open("a") as rows:
         rows.write("\n")

@@ -22,6 +22,10 @@ class PPOConfig(TrainConfig):
     reward_function: KnownRewardName | None = None
     """A known reward of the answer's text in place of a reward model; the value model then starts
     from the policy."""
+    value: str = ""
+    """A value model to start from, ``value/`` of an earlier run; empty, the reward model."""
+    save_value: bool = False
+    """Save the value model too, in the format of a reward model: ``value/`` beside ``model/``."""
     prompts: str = ""
     """Snapshot folder of PromptRow."""
     pretrain_text: str | None = None
@@ -120,6 +124,11 @@ class PPOConfig(TrainConfig):
             )
         check_missing_end(self.missing_end_score, self.missing_end_penalty)
         check_reward(self.reward, self.reward_function)
+        if self.lora_rank and (self.value or self.save_value):
+            raise ConfigError(
+                "With LoRA the value model is an adapter, neither saved nor taken from an earlier run:"
+                " set value to empty and save_value to false, or lora_rank to 0."
+            )
         if self.target_kl_stop is not None and not self.target_kl_stop > 0:
             raise ConfigError(
                 f"target_kl_stop is {self.target_kl_stop}; it must be above 0, or null for never."
