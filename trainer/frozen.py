@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from trainer.config import RewardConfig
 from trainer.stack import Padded, Stack
 
 STATES = "states"
@@ -37,6 +38,16 @@ class FrozenStates:
         self.keeps = stack.splits and (limit > 0 or folder is not None)
         self._kept: dict[bytes, Tensor] = {}
         self._disk = folder / _fingerprint(stack) if self.keeps and folder is not None else None
+
+    @classmethod
+    def of(cls, stack: Stack, config: RewardConfig) -> "FrozenStates":
+        """As the settings say; nothing is kept where passes are made in step, as none of them may
+        be left out because of it.
+        """
+        if stack.in_step:
+            return cls(stack, 0)
+        folder = None if config.frozen_states is None else Path(config.frozen_states)
+        return cls(stack, config.frozen_states_mb << 20, folder)
 
     def lower(self, batch: Padded) -> Tensor | None:
         """``Stack.lower`` of a batch that is padded on the right: [B, T, H], or None."""

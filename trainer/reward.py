@@ -10,7 +10,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -77,13 +76,7 @@ class Trainee:
         )
         self.model.head.bias.requires_grad_(False)  # no pair of scores depends on it
         equip(self.model, config)
-        # where passes are made in step, none is left out because of what is kept
-        in_step, folder = self.model.stack.in_step, config.frozen_states
-        self.model.frozen = FrozenStates(
-            self.model.stack,
-            0 if in_step else config.frozen_states_mb << 20,
-            None if in_step or folder is None else Path(folder),
-        )
+        self.model.frozen = FrozenStates.of(self.model.stack, config)
         self.weights = trainable(self.model.model)
         self.optimiser = Optimiser([(self.weights.values(), config.learning_rate)], config)
         self.meter = Meter()

@@ -245,7 +245,7 @@ def test_states_on_disk_serve_the_next_run_and_no_other_weights(
     assert set(kept.rglob("*.safetensors")) == files, "the head names nothing"
 
     other = ScalarModel.fresh(tiny_model, 1, "fp32", CPU, pad_id=0, seed=0)
-    other.stack.shared_modules()[0].weight.data[0, 0] += 1.0
+    next(other.stack.shared_modules()[0].parameters()).data[0, 0] += 1.0
     batch = pad([[5, 6, 7]], 0, CPU)
     states = FrozenStates(other.stack, 0, kept).lower(batch)
     assert torch.equal(states, real(other.stack, batch))
