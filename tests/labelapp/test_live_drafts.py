@@ -31,7 +31,7 @@ def save(round_: Round, labeler: User, text: str, **fields: Any) -> None:
     live_draft_save(project=round_.project, labeler=labeler, **given)
 
 
-def kept(round_: Round, labeler: User) -> str | None:
+def kept(round_: Round, labeler: User) -> object:
     draft = live_draft(project=round_.project, labeler=labeler)
     return draft["text"] if draft else None
 

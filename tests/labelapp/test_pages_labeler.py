@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
-from django.template.loader import render_to_string
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -213,30 +212,6 @@ def test_next_claims_a_task_and_leads_to_it(project: Project, labeler: User) -> 
     assert response.url == f"/p/garden/task/{claimed.pk}/"  # type: ignore[attr-defined]
 
 
-def test_next_takes_a_post(project: Project, labeler: User) -> None:
-    text = page(signed_in(labeler), "/p/garden/work/next/", 405)
-    assert "There is no page at this address" in text
-    assert "Nothing was changed" in text
-
-
-@pytest.mark.parametrize(
-    ("pressed_on", "leads_to"),
-    [
-        ("http://testserver/p/garden/history/", "http://testserver/p/garden/history/"),
-        ("http://elsewhere.example/p/garden/work/", "/"),
-        ("", "/"),
-    ],
-)
-def test_a_button_pressed_while_signed_out_leads_back_to_its_page(
-    labeler: User, pressed_on: str, leads_to: str
-) -> None:
-    client = Client(headers={"referer": pressed_on} if pressed_on else {})
-    asked = client.post("/p/garden/work/next/")
-    sent = {"username": "lena", "password": factories.PASSWORD}
-    assert client.post(asked["Location"], sent)["Location"] == leads_to
-    assert client.get(leads_to, follow=True).status_code == 200
-
-
 def test_a_task_says_which_one_it_is(project: Project, labeler: User) -> None:
     round_ = factories.make_round(project, quota=2)
     client = signed_in(labeler)
@@ -410,15 +385,3 @@ def test_every_icon_that_a_template_names_is_there() -> None:
     named = {name for text in texts for name in re.findall(r'{% icon "([^"]+)" %}', text)}
     assert named
     assert [name for name in sorted(named) if not (icons / f"{name}.svg").is_file()] == []
-
-
-def test_the_page_for_broken_things_needs_no_database(labeler: User) -> None:
-    text = render_to_string("500.html", {})
-    assert "Something broke on our side" in text
-
-
-@pytest.mark.parametrize("name", ["400", "403", "403_csrf", "404", "405", "409", "500"])
-def test_every_error_page_says_what_to_do(name: str) -> None:
-    text = render_to_string(f"{name}.html", {})
-    assert "Go to your start page" in text
-    assert "<h1>" in text
