@@ -28,7 +28,15 @@ from trainer.blocks import compact
 from trainer.config import Precision, TrainConfig
 from trainer.errors import ModelError
 from trainer.frozen import FrozenStates
-from trainer.logprobs import TokenLogprobs, log_softmax, row_chunks
+from trainer.logprobs import (
+    TokenLogprobs,
+    TotalLogprob,
+    has_odd_logits,
+    log_softmax,
+    odd_logprobs,
+    odd_logs,
+    row_chunks,
+)
 from trainer.products import quicken
 from trainer.records import write_atomic
 from trainer.sharding import hollow, in_one_pass, like, wanted
@@ -72,7 +80,7 @@ class LanguageModel:
         quicken(model)
         self.stack = Stack(model.base_model, frozen, precision)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self._odd = _has_odd_logits(model)
+        self._odd = has_odd_logits(model)
 
     @classmethod
     def load(
@@ -99,13 +107,25 @@ class LanguageModel:
         ``response`` [B, T] is true at the tokens asked about; ``lower`` is what ``stack.lower``
         gave for the same batch, or None.
         """
-        hidden = self._choosing(batch, response, lower)
+        hidden, targets = self._choosing(batch, response, lower), batch.ids[response]
         if self._odd:
-            logs = torch.log_softmax(self._odd_logits(hidden) / temperature, dim=-1)
-            return logs.gather(1, batch.ids[response][:, None])[:, 0]
+            return odd_logprobs(self.model, hidden, targets, temperature)
         head = self.model.get_output_embeddings()
         return TokenLogprobs.apply(  # type: ignore[no-any-return, no-untyped-call]
-            hidden, head.weight, head.bias, batch.ids[response], temperature, self.dtype
+            hidden, head.weight, head.bias, targets, temperature, self.dtype
+        )
+
+    @in_one_pass
+    def total_logprob(
+        self, batch: Padded, response: Tensor, *, lower: Tensor | None = None
+    ) -> Tensor:
+        """The sum of ``logprobs``, a scalar, in less time where its gradient is wanted too."""
+        hidden, targets = self._choosing(batch, response, lower), batch.ids[response]
+        if self._odd:
+            return odd_logprobs(self.model, hidden, targets, 1.0).sum()
+        head, learns = self.model.get_output_embeddings(), torch.is_grad_enabled()
+        return TotalLogprob.apply(  # type: ignore[no-any-return, no-untyped-call]
+            hidden, head.weight, head.bias, targets, self.dtype, learns
         )
 
     @torch.no_grad()
@@ -126,7 +146,7 @@ class LanguageModel:
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in row_chunks(len(hidden)):
                 if matrix is None:
-                    logs = torch.log_softmax(self._odd_logits(hidden[rows]) / temperature, dim=-1)
+                    logs = odd_logs(self.model, hidden[rows], temperature)
                 else:
                     logs = log_softmax(hidden[rows].to(self.dtype), matrix, head.bias, temperature)
                 entropy = -(logs.exp() * logs).sum(1)
@@ -144,21 +164,6 @@ class LanguageModel:
     def _choosing(self, batch: Padded, response: Tensor, lower: Tensor | None) -> Tensor:
         """Final hidden states [N, H] of the states in which the response tokens were chosen."""
         return self.stack.hidden(batch, lower)[states_before(batch, response)]
-
-    def _odd_logits(self, hidden: Tensor) -> Tensor:
-        """Logits [N, vocabulary] in fp32 of a model that does more than one matrix product."""
-        config = self.model.config.get_text_config()
-        logits = self.model.get_output_embeddings()(hidden.float()).float()
-        logits = logits * getattr(config, "logit_scale", 1.0)
-        logits = logits / getattr(config, "logits_scaling", 1.0)
-        cap = getattr(config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
-def _has_odd_logits(model: Any) -> bool:
-    config = model.config.get_text_config()
-    names = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-    return any(getattr(config, name, None) not in (None, 1, 1.0) for name in names)
 
 
 class ScalarModel:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from trainer import distributed, losses
+from trainer import distributed
 from trainer.actors import Actors
 from trainer.config import PPOConfig
 from trainer.data import own_micro_batches
@@ -28,8 +28,7 @@ def pretrain_losses(
         batch = pad([windows[i] for i in group], pad_id, policy.stack.device)
         predicted = batch.mask.clone()
         predicted[:, 0] = False
-        logprobs = policy.logprobs(batch, predicted, lower=policy.stack.lower(batch))
-        yield losses.token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), targets)
+        yield -policy.total_logprob(batch, predicted, lower=policy.stack.lower(batch)) / targets
 
 
 def null_space_of(

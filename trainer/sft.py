@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from trainer import distributed, losses
+from trainer import distributed
 from trainer.config import SFTConfig
 from trainer.data import Example, ExampleBatch
 from trainer.dropout import set_residual_dropout
@@ -208,8 +208,7 @@ def backward_loss(
 def token_mean(model: LanguageModel, batch: ExampleBatch, targets: int) -> torch.Tensor:
     """This micro-batch's share of the cross-entropy, a scalar; ``targets`` is the whole count."""
     lower = model.stack.lower(batch.tokens)
-    logprobs = model.logprobs(batch.tokens, batch.completion, lower=lower)
-    return losses.token_loss(logprobs, torch.ones_like(logprobs, dtype=torch.bool), targets)
+    return -model.total_logprob(batch.tokens, batch.completion, lower=lower) / targets
 
 
 # ---- which weights are kept ---------------------------------------------------------------------

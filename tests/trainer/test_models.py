@@ -111,6 +111,32 @@ def test_gradients_are_those_of_the_plain_log_softmax(tiny_model: Path) -> None:
         torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_total_is_the_sum_of_all_with_the_same_gradients(
+    tiny_model: Path, precision: Precision
+) -> None:
+    """bf16: each gradient is rounded once, by one part in 256 at most."""
+    batch, found = pad([SHORT, LONG], 0, CPU), []
+    for total in (True, False):
+        model = LanguageModel.load(tiny_model, 0, precision, CPU)
+        ask = model.total_logprob if total else model.logprobs
+        loss = -0.3 * ask(batch, last_two(batch)).sum()
+        loss.backward()
+        found.append((loss.detach(), {n: p.grad for n, p in model.model.named_parameters()}))
+        with torch.no_grad():
+            assert torch.equal(-0.3 * ask(batch, last_two(batch)).sum(), loss)
+    (loss, gradients), (want, wanted) = found
+    torch.testing.assert_close(loss, want)
+    for name, gradient in gradients.items():
+        size = float(wanted[name].abs().max())
+        near = (
+            {"atol": size / 64, "rtol": 0.02}
+            if precision == "bf16"
+            else {"atol": 1e-6, "rtol": 1e-4}
+        )
+        torch.testing.assert_close(gradient, wanted[name], msg=name, **near)
+
+
 def test_entropy_is_that_of_the_next_token_and_choices_repeat_the_log_probabilities(
     tiny_model: Path,
 ) -> None:
