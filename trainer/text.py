@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from trainer.errors import DataError, ModelError
 from trainer.records import Message
@@ -48,11 +48,14 @@ class Codec:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Codec":
-        """Read the tokenizer of a model folder (or Hub id); ModelError if there is none."""
+        """Read the tokenizer of a model folder (or Hub id); ModelError if there is none, or if the
+        model beside it has no embedding for some of its tokens.
+        """
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{folder} has no tokenizer that can be loaded: {error}") from None
+        _check_fit(tokenizer, folder)
         return cls.of(tokenizer, folder)
 
     @classmethod
@@ -266,3 +269,16 @@ def _fingerprint(tokenizer: Any) -> str:
     ends = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     whole = json.dumps([core, tokenizer.chat_template, ends], sort_keys=True, default=str)
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _check_fit(tokenizer: Any, folder: str | Path) -> None:
+    try:
+        rows = AutoConfig.from_pretrained(str(folder)).get_text_config().vocab_size
+    except (OSError, ValueError, KeyError, AttributeError):
+        return  # whoever loads the model says what is wrong with it
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise ModelError(
+            f"{folder}: the tokenizer has ids up to {largest}, the model only {rows} embeddings: they"
+            " do not belong together (with fresh weights, set vocab_size in config.json)."
+        )
