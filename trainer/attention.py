@@ -43,8 +43,9 @@ def held_in(model: Any) -> torch.dtype | None:
 
     fp32 for a bf16 model on a CPU: then ``attend`` need not bring all of them to fp32 each time.
     """
-    device, implementation = model.device, model.config.get_text_config()._attn_implementation
-    return torch.float32 if device.type == "cpu" and implementation == _NAME else None
+    asked = model.config.get_text_config()._attn_implementation
+    ours = asked == _NAME and ALL_ATTENTION_FUNCTIONS[_NAME] is attend
+    return torch.float32 if ours and model.device.type == "cpu" else None
 
 
 def install() -> None:

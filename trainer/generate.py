@@ -28,6 +28,8 @@ from trainer.config import Precision
 from trainer.errors import ModelError, NumericError
 from trainer.products import quicken
 
+attention.install()
+
 _BLOCK = 256  # tokens per block of the two-level cumulative distribution
 _WORTH_KEEPING = (
     7 / 8

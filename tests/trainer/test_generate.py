@@ -2,6 +2,8 @@
 
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,24 @@ def test_a_cache_keeps_repeats_and_goes_on_as_a_plain_one() -> None:
     keys, values = room.update(last, -last)
     assert torch.equal(keys.float(), torch.cat([want, last], dim=2))
     assert torch.equal(values, -keys)
+
+
+def test_a_bf16_model_draws_where_nothing_but_the_generator_is_loaded(tiny_llama: Path) -> None:
+    """As stage ``sample`` does: its cache is in fp32, which only our attention can take."""
+    told = """
+import sys, torch
+from trainer.generate import _new_cache, generate, load_generator
+assert "trainer.stack" not in sys.modules
+model = load_generator(sys.argv[1], "bf16")
+assert _new_cache(model, 4).layers[0].held_in == torch.float32
+rows = generate(model, prompts=[[5, 7]], keys=["a"], codec_end_ids=(), pad_id=2, seed=0,
+                temperature=1.0, max_new_tokens=4, batch=1)
+print(len(rows[0].token_ids))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", told, str(tiny_llama)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split()[-1:] == ["4"], done.stderr
 
 
 def test_another_seed_or_key_gives_another_sample(
