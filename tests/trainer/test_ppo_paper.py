@@ -15,9 +15,10 @@ from trainer import losses, ppo
 from trainer.config import PPOConfig
 from trainer.data import shuffled
 from trainer.generate import generate
-from trainer.models import trainable
+from trainer.models import LanguageModel, trainable
 from trainer.runtime import Optimiser
 
+CPU = torch.device("cpu")
 T = 0.7  # temperature
 LENGTHS = (10, 3, 7, 1, 10, 9, 2, 10)  # of the answers; those of 10 tokens were cut
 
@@ -345,3 +346,17 @@ def test_the_rewards_are_shaped_by_the_coefficient_that_is_logged(
     lines = train(settings(tmp_path / "run", folders, episodes=24, **adaptive))
     assert paid == [line["kl_coef"] for line in lines]
     assert len(set(paid)) == 3
+
+
+@pytest.mark.slow
+def test_the_average_follows_every_step(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """decay 1/2 after two steps: a quarter of the start, a quarter of step 1, half of step 2."""
+    weights = [trainable(LanguageModel.load(folders["policy"], 0, "fp32", CPU).model)]
+    for name, episodes, decay in (("one", 8, 0.0), ("two", 16, 0.0), ("mean", 16, 0.5)):
+        train(settings(tmp_path / name, folders, minibatch=8, episodes=episodes, ema_decay=decay))
+        saved = LanguageModel.load(tmp_path / name / "model", 0, "fp32", CPU)
+        weights.append(trainable(saved.model))
+    for name, start in weights[0].items():
+        one, two, mean = (some[name] for some in weights[1:])
+        torch.testing.assert_close(mean, start / 4 + one / 4 + two / 2, atol=1e-6, rtol=1e-5)
+        assert not torch.allclose(mean, two, atol=1e-6, rtol=0)
