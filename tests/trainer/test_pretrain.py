@@ -92,13 +92,13 @@ def test_later_worse_looks_do_not_replace_the_best(
     trainee = trainee_of(settings(tmp_path, running_text, **learner))
     windows = [Codec.load(learner["model"]).encode_text(TEXT)[:30]]
     trainee.step = 1
-    pretrain.look(trainee, windows)
+    pretrain.look(trainee, windows, lambda: None)
     best = {name: tensor.clone() for name, tensor in trainee.best.items()}
     with torch.no_grad():
         for parameter in trainee.weights.values():
             parameter.add_(0.5 * torch.randn_like(parameter))
     trainee.step = 2
-    pretrain.look(trainee, windows)
+    pretrain.look(trainee, windows, lambda: None)
     assert trainee.best_step == 1
     assert all(torch.equal(trainee.best[name], best[name]) for name in best)
 
