@@ -60,12 +60,12 @@ class _Affine(torch.autograd.Function):
 
 def _suits(x: Tensor, weight: Tensor, rows: int) -> bool:
     return (
-        rows >= FEW
+        not torch.compiler.is_compiling()  # first, so that compiled code asks nothing else
+        and rows >= FEW
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 

@@ -60,11 +60,13 @@ def _reward(found: Mapping[str, Any]) -> list[str]:
     lines += _table(
         ["training pairs", "reward model", "linear probe"],
         [
-            [str(row["reward model"]["train"])]
-            + [_shown(row[name]["accuracy"]) for name in names[:2]]
+            [str(row["train"])]
+            + [_shown(row[name]["accuracy"]) if row[name] else "-" for name in names[:2]]
             for row in curve.values()
         ],
     )
+    if "kwise" not in ranked:
+        return lines
     lines += [f"Open-Assistant, {ranked['rankings']} rankings:", ""]
     how = {"kwise": "K-wise", "pairs": "expanded pairs"}
     return lines + _table(

@@ -218,7 +218,8 @@ class Bench:
             some = range(chosen.hh_folds if size is None else chosen.curve_folds)
             models = [found[hh_name(fold, size)] for fold in some]
             curve[size_name(size)] = {
-                "reward model": of_models(models),
+                "train": size or round(len(self.hh.pairs) * (1 - 1 / chosen.folds)),
+                "reward model": of_models(models) if models else None,
                 "linear probe": of_pairs(probe[size_name(size)]),
             }
         kinds = {
@@ -235,7 +236,7 @@ class Bench:
             },
             "curve": curve,
             "open_assistant": {"rankings": len(self.rankings)}
-            | {how: of_models(some) for how, some in kinds.items()},
+            | {how: of_models(some) for how, some in kinds.items() if some},
         }  # fmt: skip
 
 

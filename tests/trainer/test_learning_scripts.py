@@ -65,6 +65,7 @@ def check_reward(found: dict[str, Any]) -> None:
     assert hh["shorter reply"]["accuracy"]["value"] > 0.8  # better answers have fewer words
     assert hh["reward model"]["accuracy"]["n"] == 10
     assert [row["reward model"]["train"] for row in found["curve"].values()] == [8, 20]
+    assert [row["train"] for row in found["curve"].values()] == [8, 20]
     ranked = found["open_assistant"]
     assert ranked["kwise"]["accuracy"]["n"] == ranked["pairs"]["accuracy"]["n"] == 4 * 3
     assert ranked["pairs"]["train"] == 3 * ranked["kwise"]["train"] == 24
