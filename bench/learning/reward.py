@@ -6,7 +6,7 @@
 3. Open-Assistant's rankings in folds by conversation: K-wise against the same pairs each a ranking
    of its own, as many optimiser steps.
 
-One seed; the lowest 26 of 30 blocks are frozen, and what they give is kept on disk (1.5 GB). About
+One seed; the lowest 26 of 30 blocks are frozen, and what they give is kept on disk (1 GB). About
 2 hours of two cores in all at the full budget; with --budget small 2 minutes on the 13.8M model,
 drawn, untaught. --model names the folder of SmolLM2-135M-Instruct (`python -m trainer base` makes
 one).
