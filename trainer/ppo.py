@@ -21,7 +21,6 @@ from trainer.data import Prompt, own_micro_batches, shuffled
 from trainer.models import states_before
 from trainer.ppo_run import (
     Work,
-    between_passes,
     held_prompts,
     pause,
     pretraining_text,
@@ -129,7 +128,7 @@ def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
     scores = torch.zeros(len(mask))
     actors.forget()
     idle = actors.idle(actors.policy, actors.reference, actors.value, actors.reward)
-    check = between_passes(work)
+    check = actors.policy.stack.between_passes(work.run.interrupt)
     with distributed.together(in_step=actors.policy.stack.in_step):
         for rows in own_micro_batches(rollout.widths, config.micro_tokens, idle=idle):
             check()
@@ -260,7 +259,7 @@ def accumulate_gradients(
     idle = actors.idle(actors.value, *([actors.policy] if learns(work) else []))
     wholes = (mask, scored.logprobs, shaped.advantages, scored.values, shaped.returns)
     device, pad_id, pretrain = actors.policy.stack.device, actors.codec.pad_id, 0.0
-    check = between_passes(work)
+    check = actors.policy.stack.between_passes(work.run.interrupt)
     with distributed.together(in_step=actors.policy.stack.in_step):
         for group in own_micro_batches(widths, config.micro_tokens, idle=idle):
             check()

@@ -1,7 +1,7 @@
 """The run around PPO: what it is made from, what all its phases need, and its manifest."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from trainer import distributed
@@ -31,17 +31,6 @@ class Work(NamedTuple):
     prompts: Splits[Prompt]
     text: PretrainText | None
     null_space: NullSpace | None = None
-
-
-def between_passes(work: Work) -> Callable[[], None]:
-    """To be called between the passes of a loop: raises Interrupted after SIGTERM. Nothing where
-    passes are made in step (by shared weights): then nobody leaves before the end.
-    """
-    return _go_on if work.actors.policy.stack.in_step else work.run.interrupt
-
-
-def _go_on() -> None:
-    """There is nothing to be asked."""
 
 
 def pause(work: Work, rollout: Rollout, scored: Any) -> NoReturn:

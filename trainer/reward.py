@@ -328,9 +328,9 @@ def _micro(
     if not model.stack.segments:
         widths = [max(len(answer.ids) for answer in ranking.answers) for ranking in rankings]
         sizes = [len(ranking.ranks) for ranking in rankings]
+    check = model.stack.between_passes(check)
     for group in own_micro_batches(widths, limit, sequences=sizes, idle=idle_pass(model)):
-        if not model.stack.in_step:
-            check()
+        check()
         yield group
 
 
@@ -361,10 +361,10 @@ def mean_score(trainee: Trainee, examples: Sequence[Example], check: Check) -> f
     """Mean raw score of demonstrations."""
     total, model = 0.0, trainee.model
     widths, limit = [len(e.ids) for e in examples], trainee.config.micro_tokens
+    check = model.stack.between_passes(check)
     with distributed.together(in_step=model.stack.in_step):
         for group in own_micro_batches(widths, limit, idle=idle_pass(model)):
-            if not model.stack.in_step:
-                check()
+            check()
             batch = batch_examples([examples[i] for i in group], trainee.pad_id, model.stack.device)
             lower = model.stack.lower(batch.tokens)
             total += float(model.scores(batch.tokens, lower=lower).sum())

@@ -195,10 +195,10 @@ def backward_loss(
     batches = example_batches(
         examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens, idle=idle_pass(model)
     )
+    check = model.stack.between_passes(check)
     with distributed.together(in_step=model.stack.in_step):
         for batch in batches:
-            if not model.stack.in_step:
-                check()
+            check()
             part = token_mean(model, batch, targets)
             part.backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
@@ -235,10 +235,10 @@ def validation_loss(
     batches = example_batches(
         examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens, idle=idle_pass(model)
     )
+    check = model.stack.between_passes(check)
     with distributed.together(in_step=model.stack.in_step):
         for batch in batches:
-            if not model.stack.in_step:
-                check()
+            check()
             loss += float(token_mean(model, batch, targets))
     return distributed.total(loss)
 

@@ -182,7 +182,9 @@ class Bench:
                 )
                 if len(states) != len(some):
                     raise SystemExit(f"A pair of {snapshot.name} is longer than {LONGEST} tokens.")
-                np.save(file, states)
+                beside = file.with_name(f"part-{file.name}")
+                np.save(beside, states)
+                beside.replace(file)
             found.append(np.load(file))
         return np.concatenate(found)
 
