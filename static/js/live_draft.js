@@ -1,13 +1,12 @@
 /** What is typed of a live prompt: on the server within a second, and on this device until it is there. */
 
 import { newId, send } from "./api.js";
+import { fill } from "./assignment.js";
 import { Kept, ServerClock } from "./kept.js";
 
 const SAVE_AFTER = 600; // ms without typing
 const SAVE_WITHIN = 1_000; // however long one types without a pause
 const RETRY_AFTER = 5_000;
-
-const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 
 export class LiveDraft {
   /** `read()` gives {text, use_case} as they stand, `write(draft)` puts them on the page. */
