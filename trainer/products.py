@@ -1,8 +1,9 @@
-"""Matrix products in fp32 on a CPU: by oneDNN, which is faster there than the library PyTorch asks.
+"""Matrix products in fp32 on a CPU with AVX-512: by oneDNN, which is faster there than the library
+that PyTorch asks.
 
 On AMD cores it takes a tenth less on 1,344 rows and a quarter less on 64, of which a vocabulary's
-logits take a third less (docs/performance.md). It is the same product, in another order of sums.
-Other types and devices, autocast, and a few rows, which oneDNN takes longer for, are left alone, and
+logits take a third less; without AVX-512 it takes a tenth to a third more, so there PyTorch is left
+alone (docs/performance.md). It is the same product, in another order of sums. Other types and devices, autocast, and a few rows, which oneDNN takes longer for, are left alone, and
 so is what torch.compile makes: around an operator that it does not know it keeps more in memory.
 """
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+WIDE = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 FEW = 16  # rows; below, starting oneDNN costs more than the product
 
 
@@ -60,7 +62,8 @@ class _Affine(torch.autograd.Function):
 
 def _suits(x: Tensor, weight: Tensor, rows: int) -> bool:
     return (
-        not torch.compiler.is_compiling()  # first, so that compiled code asks nothing else
+        WIDE
+        and not torch.compiler.is_compiling()  # before the rest: compiled code asks nothing else
         and rows >= FEW
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"

@@ -22,6 +22,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return plain(x, weight, bias)
 
     monkeypatch.setattr(products, "_by_onednn", counted)
+    monkeypatch.setattr(products, "WIDE", True)  # as on a processor with AVX-512
     return asked
 
 
@@ -51,6 +52,17 @@ def test_a_product_is_the_plain_one(calls: list[tuple[int, ...]]) -> None:
     slope = torch.randn(128, 300)
     torch.testing.assert_close(product(slope, weight.T), slope @ weight, atol=1e-4, rtol=1e-5)
     assert len(calls) == 2
+
+
+def test_without_avx_512_pytorch_is_left_alone(
+    calls: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "WIDE", False)
+    layer = nn.Linear(8, 8)
+    quicken(layer)
+    layer(torch.randn(FEW, 8))
+    product(torch.randn(FEW, 8), torch.randn(9, 8))
+    assert not calls
 
 
 def test_few_rows_other_types_and_autocast_are_left_alone(calls: list[tuple[int, ...]]) -> None:
