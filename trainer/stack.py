@@ -34,6 +34,13 @@ def autocast(device: torch.device, precision: Precision) -> Any:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bf16 are faster than in fp32: a processor without instructions
+    for them takes several times as long.
+    """
+    return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 TRIED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """What an architecture that cannot do a thing may raise."""
 
