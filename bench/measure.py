@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import psutil
+
+from trainer.stage_io import PARENT_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 _EVERY = 0.03  # seconds between two looks at a process
@@ -90,6 +93,16 @@ def run(command: Sequence[str], threads: int, log: Path) -> Ended:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
         raise SystemExit(f"{' '.join(command)}\nended with {code}; the end of {log}:\n{tail}")
     return Ended(started, watch.peak / 2**20, watch.cpu)
+
+
+def stoppable() -> None:
+    """Let SIGTERM end the script as Ctrl-C does, its child first; and the child if we are killed."""
+
+    def end(number: int, _frame: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
 
 
 class _Watch(threading.Thread):

@@ -12,7 +12,7 @@ from bench import flops, peer
 from bench.common import build_reward_model, fresh_work, more_settings, parser, policy_of
 from bench.data import PROMPT, Author, write_prompts
 from bench.flops import Shape
-from bench.measure import Figures, figures, stage
+from bench.measure import Figures, figures, stage, stoppable
 from bench.report import Benchmark, Case, publish
 
 _LEARNING_RATE = 1e-6
@@ -140,4 +140,5 @@ def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> F
 
 
 if __name__ == "__main__":
+    stoppable()
     main()

@@ -15,7 +15,7 @@ from bench import flops, peer
 from bench.common import fresh_work, more_settings, parser, policy_of
 from bench.data import PROMPT, RANKED, Author, write_rankings
 from bench.flops import Shape
-from bench.measure import Figures, figures, stage
+from bench.measure import Figures, figures, stage, stoppable
 from bench.report import Benchmark, Case, publish
 
 
@@ -156,4 +156,5 @@ def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> F
 
 
 if __name__ == "__main__":
+    stoppable()
     main()

@@ -12,7 +12,7 @@ from bench import flops, peer
 from bench.common import fresh_work, more_settings, parser, policy_of
 from bench.data import PROMPT, Author, write_prompts
 from bench.flops import Shape
-from bench.measure import Figures, figures, stage
+from bench.measure import Figures, figures, stage, stoppable
 from bench.report import Benchmark, Case, publish
 from trainer.records import ROWS, SampleRow, read_rows
 
@@ -145,4 +145,5 @@ def _flops_per_token(shape: Shape, cast: Cast, out: Path) -> float:
 
 
 if __name__ == "__main__":
+    stoppable()
     main()

@@ -13,7 +13,7 @@ from bench import flops, peer
 from bench.common import fresh_work, more_settings, parser, policy_of
 from bench.data import PROMPT, WRITTEN, Author, write_demonstrations
 from bench.flops import Shape
-from bench.measure import Figures, figures, stage
+from bench.measure import Figures, figures, stage, stoppable
 from bench.report import Benchmark, Case, publish
 
 _LEARNING_RATE = 1e-4
@@ -145,4 +145,5 @@ def _trl(args: argparse.Namespace, cast: Cast, work: Path, precision: str, packe
 
 
 if __name__ == "__main__":
+    stoppable()
     main()

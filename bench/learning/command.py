@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.common import more_settings
 from bench.learning import report
-from bench.learning.units import Sizes, sizes_of, stoppable
-from bench.measure import ROOT
+from bench.learning.units import Sizes, sizes_of
+from bench.measure import ROOT, stoppable
 from bench.report import machine
 from trainer.records import write_atomic
 

@@ -5,18 +5,15 @@ what the trainer's own checkpoint does not hold.
 """
 
 import json
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from trainer.records import write_atomic
-from trainer.stage_io import PARENT_VARIABLE
 from trainer.strict import from_plain
 
 Sizes = TypeVar("Sizes")
@@ -110,16 +107,6 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def stoppable() -> None:
-    """Let SIGTERM end the script as Ctrl-C does, its child first; and the child if we are killed."""
-
-    def end(number: int, _frame: Any) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
-    os.environ[PARENT_VARIABLE] = str(os.getpid())
 
 
 def extent(default: Any) -> Any:

@@ -17,7 +17,8 @@ from bench.measure import ROOT
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from bench.learning.units import Unit, run_units, stoppable
+from bench.learning.units import Unit, run_units
+from bench.measure import stoppable
 
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 stoppable()
