@@ -1,5 +1,7 @@
 """Runs of stage ``ppo`` by a known reward, and what their logs say of reward against KL."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +61,19 @@ def plain_ppo(sizes: Episodes, policy: Path, prompts: Path, reward: str) -> dict
     }
 
 
-def run_ppo(out: Path, settings: Mapping[str, Any], seed: int, threads: int) -> Result:
-    """A run, or the rest of it: reward and KL of every update's own answers."""
-    done = stage("ppo", out, dict(settings) | {"seed": seed, "threads": threads})
+def run_ppo(
+    folder: Path, settings: Mapping[str, Any], seed: int, threads: int
+) -> tuple[Path, Result]:
+    """The model of a run, or of the rest of it, and reward and KL of every update's own answers.
+
+    The run is named for its settings: scripts that ask for the same one, of the same model in the
+    same ``folder``, share it.
+    """
+    whole = dict(settings) | {"seed": seed}
+    name = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+    done = stage("ppo", folder / f"ppo-{name}", whole | {"threads": threads})
     values = [line["values"] for line in done.lines]
-    return {
+    return done.out / "model", {
         "kl": [line["kl"] for line in values],
         "reward": [line["reward"] for line in values],
         "length": values[-1]["response_length"],

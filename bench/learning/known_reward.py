@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     for reward in chosen.rewards:
         bench = Bench(
             chosen, cast, reward, toxic if reward == "harmless" else cast.prompts,
-            args.work, args.threads,
+            args.work, shared, args.threads,
         )  # fmt: skip
         units += bench.units()
     settings = settings_of_units(chosen) | {"model": args.model.name if args.model else None}
@@ -80,10 +80,17 @@ class Bench:
     """Both sides and best-of-n by one reward."""
 
     def __init__(
-        self, chosen: Sizes, cast: Cast, reward: str, prompts: Path, work: Path, threads: int
+        self,
+        chosen: Sizes,
+        cast: Cast,
+        reward: str,
+        prompts: Path,
+        work: Path,
+        shared: Path,
+        threads: int,
     ) -> None:
         self.chosen, self.cast, self.reward = chosen, cast, reward
-        self.prompts, self.work, self.threads = prompts, work, threads
+        self.prompts, self.work, self.shared, self.threads = prompts, work, shared, threads
         self.settings = plain_ppo(chosen, cast.model, prompts, reward)
         if reward == "harmless":
             self.settings["kl_coef"] = chosen.harmless_kl_coef
@@ -100,8 +107,8 @@ class Bench:
 
     def ours(self, seed: int) -> Result:
         """A run of stage ``ppo``."""
-        out = self.work / f"run-ppo-{self.reward}-{seed}"
-        return run_ppo(out, self.settings, seed, self.threads)
+        _, result = run_ppo(self.shared, self.settings, seed, self.threads)
+        return result
 
     def theirs(self, seed: int) -> Result:
         """The same of TRL, which cannot go on where it was cut short."""

@@ -53,7 +53,7 @@ class Cast(NamedTuple):
     test_text: Path
     prompts: Path  # snapshot: four fifths train, one fifth valid
     figures: Result
-    """Of the teaching: ``valid_perplexity`` after pretraining, ``seconds``."""
+    """Of the teaching: ``valid_perplexity`` after pretraining, ``precision``, ``seconds``."""
 
 
 def taught(data: Path, work: Path, teaching: Teaching, threads: int, model: Path | None) -> Cast:
@@ -62,7 +62,10 @@ def taught(data: Path, work: Path, teaching: Teaching, threads: int, model: Path
     prompts = write_real_prompts(data, work / "prompts")
     if model is not None:
         return Cast(model, texts["train"], texts["test"], prompts, {})
-    common = {"threads": threads, "checkpoint_every": 50, "precision": "bf16", "seed": 0}
+    from trainer.stack import has_bf16, pick_device
+
+    precision = "bf16" if has_bf16(pick_device()) else "fp32"
+    common = {"threads": threads, "checkpoint_every": 50, "precision": precision, "seed": 0}
 
     def pretrain() -> Result:
         drawn = build_model(work / "drawn", 0, tokenizer=learn_tokenizer(texts["train"]))
@@ -77,7 +80,10 @@ def taught(data: Path, work: Path, teaching: Teaching, threads: int, model: Path
             "epochs": teaching.pretrain_epochs,
         }
         done = stage("pretrain", work / "pretrain", settings | common)
-        return {"valid_perplexity": done.manifest["metrics"]["valid_perplexity"]}
+        return {
+            "valid_perplexity": done.manifest["metrics"]["valid_perplexity"],
+            "precision": precision,
+        }
 
     def sft() -> Result:
         settings = {
@@ -92,8 +98,7 @@ def taught(data: Path, work: Path, teaching: Teaching, threads: int, model: Path
 
     units = [Unit("pretrain", 600, pretrain), Unit("sft", 60, sft)]
     pretrained, tuned = run_units(work, units, asdict(teaching))
-    seconds = pretrained["seconds"] + tuned["seconds"]
-    figures = {"valid_perplexity": pretrained["valid_perplexity"], "seconds": seconds}
+    figures = pretrained | {"seconds": pretrained["seconds"] + tuned["seconds"]}
     return Cast(work / "sft" / "model", texts["train"], texts["test"], prompts, figures)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.learning.pairs import Ranked
+from trainer.config import Precision
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation tried."""
@@ -68,7 +69,12 @@ def in_order(train: np.ndarray, valid: np.ndarray) -> list[float]:
 
 
 def last_states(
-    model: Path, snapshot: Path, freeze: int, max_tokens: int, frozen: Path | None = None
+    model: Path,
+    snapshot: Path,
+    freeze: int,
+    max_tokens: int,
+    precision: Precision,
+    frozen: Path | None = None,
 ) -> np.ndarray:
     """[rankings, 2, H] final hidden states at the last token of both answers of each train row.
 
@@ -84,7 +90,7 @@ def last_states(
 
     codec = Codec.load(model)
     rankings = load_rankings(snapshot, codec, max_tokens).train
-    stack = LanguageModel.load(model, freeze, "bf16", pick_device()).stack
+    stack = LanguageModel.load(model, freeze, precision, pick_device()).stack
     lower, found = FrozenStates(stack, 0, frozen), torch.zeros(0)
     with torch.no_grad():
         for rows in own_micro_batches([ranking.tokens for ranking in rankings], 4096):

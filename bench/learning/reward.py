@@ -36,6 +36,7 @@ from bench.learning.pairs import (
 )
 from bench.learning.units import Result, Unit, extent, run_units, settings_of_units
 from bench.measure import stage
+from trainer.config import Precision
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Sizes:
     max_tokens: int = 1024
     chunk: int = 365
     """Pairs whose states are computed and kept together."""
+    precision: Precision = "bf16"
     seed: int = 0
 
 
@@ -157,6 +159,7 @@ class Bench:
             "frozen_states": str(self.frozen),
             "max_tokens": self.chosen.max_tokens,
             "checkpoint_every": 10,
+            "precision": self.chosen.precision,
             "threads": self.threads,
             "seed": self.chosen.seed,
         }
@@ -178,7 +181,12 @@ class Bench:
             if not file.is_file():
                 snapshot = write_rankings(self.work / f"data-states-{first}", some, [])
                 states = probes.last_states(
-                    self.model, snapshot, self.chosen.freeze_layers, LONGEST, self.frozen
+                    self.model,
+                    snapshot,
+                    self.chosen.freeze_layers,
+                    LONGEST,
+                    self.chosen.precision,
+                    self.frozen,
                 )
                 if len(states) != len(some):
                     raise SystemExit(f"A pair of {snapshot.name} is longer than {LONGEST} tokens.")

@@ -25,7 +25,6 @@ from bench.learning.units import Result, Unit, extent, run_units, settings_of_un
 class Sizes(Episodes):
     """What is trained and how much is measured."""
 
-    precision: str = "bf16"
     ptx_coefs: tuple[float, ...] = extent((1.0, 27.8))
     """gamma of the pretraining mix, one arm each; the paper's is 27.8."""
     ptx_per_episode: float = 1.0
@@ -58,16 +57,16 @@ def main(argv: list[str] | None = None) -> None:
     def look(model: Path) -> Result:
         return measure(model, cast.test_text, paradigms, chosen.window)._asdict()
 
-    def arm(name: str, changed: dict[str, Any], seed: int) -> Result:
+    def arm(changed: dict[str, Any], seed: int) -> Result:
         settings = plain_ppo(chosen, cast.model, cast.prompts, "concise") | changed
-        out = args.work / f"{name}-{seed}"
-        return run_ppo(out, settings, seed, args.threads) | look(out / "model")
+        model, result = run_ppo(shared, settings, seed, args.threads)
+        return result | look(model)
 
     changes = arms(chosen, cast)
     known = [(name, seed) for seed in range(chosen.seeds) for name in changes]
     units = [Unit("before", 60, partial(look, cast.model))]
     units += [
-        Unit(f"{name}-{seed}", ARM_SECONDS, partial(arm, name, changes[name], seed))
+        Unit(f"{name}-{seed}", ARM_SECONDS, partial(arm, changes[name], seed))
         for name, seed in known
     ]
     settings = settings_of_units(chosen) | {"model": args.model.name if args.model else None}

@@ -196,7 +196,7 @@ def test_last_states_are_those_of_each_answer_alone(tiny_llama: Path, tmp_path: 
 
     rankings = [ranked(0, 1), ranked(0, 1, group="a longer one")]
     snapshot = write_rankings(tmp_path / "r", rankings, [])
-    found = probes.last_states(tiny_llama, snapshot, 0, 200)
+    found = probes.last_states(tiny_llama, snapshot, 0, 200, "bf16")
     codec = Codec.load(tiny_llama)
     model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
     assert found.shape == (2, 2, 48)
