@@ -36,12 +36,13 @@ from trainer.one_backbone import (
     with_reward_adapter,
     with_whole_reward,
 )
+from trainer.padded import pad
 from trainer.reading import Reader, known_scores
 from trainer.rollout import BuiltIn, Generator, Rollout
 from trainer.runtime import Checkpoints, Meter, Optimiser
 from trainer.sampler import merged, sampler_of
 from trainer.sharding import Idle, copied, held, here, like, load_device, wanted
-from trainer.stack import pad, pick_device
+from trainer.stack import pick_device
 from trainer.text import Codec
 from trainer.vllm_client import VLLM
 

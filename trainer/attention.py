@@ -1,6 +1,10 @@
-"""Attention on a CPU in bf16 runs: in fp32, which is faster there than PyTorch's bf16 kernel.
+"""Attention: over tokens that stand without padding, and in bf16 runs on a CPU in fp32.
 
-Backward, that kernel takes two to three times as long as the fp32 one on rows of up to 256 tokens
+A batch's real tokens go through a model in one row, so that nothing but attention is spent on
+padding: there they are spread over rows again (``Spread``), which causal attention without a mask
+is right for, and gathered afterwards.
+
+PyTorch's bf16 kernel is slow on a CPU. Backward, that kernel takes two to three times as long as the fp32 one on rows of up to 256 tokens
 (docs/performance.md). So under autocast queries, keys and values are brought to fp32, and what
 comes out goes back; scores and sums are the more exact for it. Other devices, and weights that
 are bf16 themselves, are left alone; but a sampler of such weights keeps its keys and values in
@@ -24,7 +28,14 @@ def attend(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Transformers' ``sdpa`` function, query [B, heads, T, D] and what comes out [B, T, heads, D]."""
+    """Transformers' ``sdpa`` function, query [B, heads, T, D] and what comes out [B, T, heads, D].
+
+    With a spread as the mask the real tokens of a batch, [1, heads, N, D].
+    """
+    if attention_mask is not None and attention_mask.dtype == torch.long:
+        queries, keys, values = (_spread(each, attention_mask) for each in (query, key, value))
+        out, _ = attend(module, queries, keys, values, None, **options)
+        return _gather(out, attention_mask, query.shape[2]), None
     kind = query.device.type
     casting = torch.is_autocast_enabled(kind)
     if kind != "cpu" or not (casting or query.dtype != key.dtype):
@@ -51,3 +62,62 @@ def held_in(model: Any) -> torch.dtype | None:
 def install() -> None:
     """Have every model of this process use ``attend`` where it asks for ``sdpa``."""
     ALL_ATTENTION_FUNCTIONS[_NAME] = attend
+
+
+# ---- tokens without padding ------------------------------------------------------------------
+
+
+def spread_of(mask: torch.Tensor) -> torch.Tensor:
+    """[1, 2, B, T] long, of a mask [B, T] with padding on the right: of each place of the rows, the
+    number of a real token (its own; at padding any); then, of each of the N real tokens, its place.
+    """
+    flat = mask.flatten()
+    numbers, places = (flat.cumsum(0) - 1).clamp(min=0), torch.zeros_like(flat, dtype=torch.long)
+    real = flat.nonzero()[:, 0]
+    places[: len(real)] = real
+    return torch.stack([numbers, places]).view(1, 2, *mask.shape)
+
+
+def _spread(x: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """[B, heads, T, D] of [1, heads, N, D]."""
+    places = spread[0, 1].flatten()[: x.shape[2]]
+    rows = _Spread.apply(x[0].transpose(0, 1), spread[0, 0].flatten(), places)  # type: ignore[no-untyped-call]
+    return rows.view(*spread.shape[2:], *rows.shape[1:]).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+def _gather(out: torch.Tensor, spread: torch.Tensor, count: int) -> torch.Tensor:
+    """[1, N, heads, D] of [B, T, heads, D]."""
+    places = spread[0, 1].flatten()[:count]
+    return _Gather.apply(out.flatten(0, 1), places)[None]  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Spread(torch.autograd.Function):
+    """Real tokens [N, ...] at their places [B * T, ...]; no gradient comes from padding, which
+    no real token looks at.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, numbers: torch.Tensor, places: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(places)
+        return x.index_select(0, numbers)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return grads[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """Back again."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(places)
+        ctx.count = len(rows)
+        return rows.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (slope,), (places,) = grads, ctx.saved_tensors
+        return slope.new_zeros(ctx.count, *slope.shape[1:]).index_copy(0, places, slope), None

@@ -16,6 +16,7 @@ from torch import Tensor
 from trainer import distributed
 from trainer.config import TrainOn
 from trainer.errors import DataError, IntegrityError
+from trainer.padded import Padded, pad, pad_segments
 from trainer.records import (
     ROWS,
     ComparisonRow,
@@ -27,7 +28,6 @@ from trainer.records import (
     read_rows,
 )
 from trainer.sharding import Idle
-from trainer.stack import Padded, pad, pad_segments
 from trainer.text import Codec
 
 Row = TypeVar("Row", DemonstrationRow, ComparisonRow, PromptRow)

@@ -21,7 +21,8 @@ from transformers.models.auto.modeling_auto import (
 from trainer.config import ObjectiveName
 from trainer.errors import ConfigError, DataError, ModelError
 from trainer.objectives import MaskedModel, load_model, positions_of
-from trainer.stack import Padded, pick_device
+from trainer.padded import Padded
+from trainer.stack import pick_device
 from trainer.text import Codec
 
 MASK = "[MASK]"

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from trainer.config import RewardConfig
-from trainer.stack import Padded, Stack
+from trainer.padded import Padded
+from trainer.stack import Stack
 
 STATES = "states"
 ABOVE = {

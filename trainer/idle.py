@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trainer.models import LanguageModel, ScalarModel
+from trainer.padded import Padded, pad
 from trainer.sharding import Idle, add_nothing
-from trainer.stack import Padded, pad
 
 
 def nothing(device: torch.device) -> Padded:

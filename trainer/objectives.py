@@ -24,8 +24,9 @@ from trainer.config import ObjectiveName, Precision, PretrainConfig
 from trainer.errors import ModelError
 from trainer.idle import idle_pass
 from trainer.models import LanguageModel, equip
+from trainer.padded import Padded, pad
 from trainer.sharding import Idle, add_nothing, load_device, share_out, wanted
-from trainer.stack import TRIED, Padded, autocast, blocks_of, pad, pick_device
+from trainer.stack import TRIED, autocast, blocks_of, pick_device
 from trainer.text import Codec, affixes
 
 Key = Sequence[int | str]

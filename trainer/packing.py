@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from trainer.data import Example, ExampleBatch, batch_examples, own_micro_batches
+from trainer.padded import pad, pad_segments
 from trainer.sharding import Idle
-from trainer.stack import pad, pad_segments
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

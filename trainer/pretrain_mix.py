@@ -12,9 +12,9 @@ from trainer.data import own_micro_batches
 from trainer.idle import idle_pass
 from trainer.models import LanguageModel, trained
 from trainer.null_space import NullSpace
+from trainer.padded import pad
 from trainer.ppo_run import Work
 from trainer.pretrain_text import PretrainText
-from trainer.stack import pad
 from trainer.stage_io import Run
 
 

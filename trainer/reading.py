@@ -12,8 +12,9 @@ from trainer.config import Precision
 from trainer.data import own_micro_batches
 from trainer.known_rewards import KNOWN_REWARDS
 from trainer.models import ScalarModel
+from trainer.padded import pad
 from trainer.records import Message
-from trainer.stack import pad, pick_device
+from trainer.stack import pick_device
 from trainer.text import Codec
 
 

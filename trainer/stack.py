@@ -9,8 +9,9 @@ through it can serve every model that shares it.
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from trainer import attention
 from trainer.blocks import Enter, Exit, Recomputed, compact, compiled
 from trainer.config import Precision, TrainConfig
 from trainer.errors import ModelError
+from trainer.padded import Padded, pad, pad_segments
 from trainer.sharding import Pass, in_one_pass, plain_pass, share_out
 
 attention.install()
@@ -41,78 +43,10 @@ def has_bf16(device: torch.device) -> bool:
     return device.type != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+LITTLE = 0.05
+"""The share of padding from which on it is worth while to leave it out."""
 TRIED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """What an architecture that cannot do a thing may raise."""
-
-
-class Padded(NamedTuple):
-    """A batch of token sequences, padded to one width.
-
-    With ``segments`` a row holds several sequences, one after the other: a token sees segment 0,
-    which is what they have in common and may be empty, and what came before it in its own.
-    """
-
-    ids: Tensor  # [B, T] long
-    mask: Tensor  # [B, T] bool, true at real tokens
-    segments: Tensor | None = None  # [B, T] long, 0, 1, 2, ... in runs; -1 at padding, on the right
-
-    @property
-    def positions(self) -> Tensor:
-        """[B, T] 0 at the first real token; padding on the right counts on, on the left is 0.
-
-        Every segment but 0 starts where segment 0 ended.
-        """
-        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
-        if self.segments is not None:
-            starts = torch.ones_like(self.mask)
-            starts[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
-            begun = torch.where(starts, columns, 0).cummax(1).values
-            common = (self.segments == 0).sum(1, keepdim=True)
-            return columns - begun + torch.where(self.segments == 0, 0, common)
-        if bool(self.mask[:, 0].all()):
-            return columns.expand_as(self.ids)
-        return (self.mask.long().cumsum(1) - 1).clamp(min=0)
-
-    @property
-    def attention_mask(self) -> Tensor | None:
-        """What may be looked at: [B, T] or, with segments, [B, 1, T, T].
-
-        None if padding is on the right alone: no real token looks there in a causal model.
-        """
-        if self.segments is not None:
-            seen, sees = self.segments[:, None, :], self.segments[:, :, None]
-            return ((seen == 0) | (seen == sees)).tril()[:, None]
-        return None if bool(self.mask[:, 0].all()) else self.mask.long()
-
-    @property
-    def last(self) -> Tensor:
-        """[B] column of the last real token."""
-        columns = torch.arange(self.ids.shape[1], device=self.ids.device)
-        return (self.mask * columns).argmax(1)
-
-
-def pad(
-    sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device, *, left: bool = False
-) -> Padded:
-    """Sequences side by side, padded on the right (or left). The mask is made from lengths."""
-    width = max(map(len, sequences))
-    ids = torch.full((len(sequences), width), pad_id, dtype=torch.long)
-    mask = torch.zeros(len(sequences), width, dtype=torch.bool)
-    for row, sequence in enumerate(sequences):
-        columns = slice(width - len(sequence), width) if left else slice(0, len(sequence))
-        ids[row, columns] = torch.tensor(list(sequence), dtype=torch.long)
-        mask[row, columns] = True
-    return Padded(ids.to(device), mask.to(device))
-
-
-def pad_segments(
-    rows: Sequence[Sequence[Sequence[int]]], pad_id: int, device: torch.device
-) -> Padded:
-    """Rows of segments, the common one first (it may be empty), padded on the right."""
-    flat = [[token for segment in row for token in segment] for row in rows]
-    numbers = [[k for k, segment in enumerate(row) for _ in segment] for row in rows]
-    segments = pad(numbers, -1, device).ids
-    return pad(flat, pad_id, device)._replace(segments=segments)
 
 
 # ---- a backbone in two parts ----------------------------------------------------------------
@@ -137,11 +71,12 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 class Stack:
     """A backbone whose lowest ``frozen`` blocks, and what comes before them, are not trained.
 
-    ``lower`` runs that part without gradient; ``hidden`` runs the rest from there. Three things
+    ``lower`` runs that part without gradient; ``hidden`` runs the rest from there. Four things
     are tried once, on construction: ``splits`` says whether the architecture can be cut so (else
     ``lower`` gives None and ``hidden`` runs all of it), ``segments`` whether a row may hold several
-    sequences, ``bidirectional`` whether a token sees those after it. ``positions`` is how many an
-    encoder's table of positions holds; none if it has no such table.
+    sequences, ``bidirectional`` whether a token sees those after it, ``unpads`` whether a batch's
+    real tokens can be run in one row without padding, as they then are. ``positions`` is how many
+    an encoder's table of positions holds; none if it has no such table.
     """
 
     def __init__(
@@ -150,7 +85,7 @@ class Stack:
         frozen: int,
         precision: Precision,
         *,
-        like: tuple[bool, bool, bool] | None = None,
+        like: tuple[bool, bool, bool, bool] | None = None,
     ) -> None:
         self.backbone, self.precision = backbone, precision
         owner, self._name = _blocks_of(backbone)
@@ -169,11 +104,13 @@ class Stack:
         self._recomputes, self._compiled = False, list[nn.Module]()
         self.one_pass: Pass = plain_pass  # weights that are shared out are gathered for it
         self._first_position, self.positions = _position_table(backbone)
-        self.splits, self.segments, self.bidirectional = like or (False, False, False)
+        self.splits, self.segments, self.bidirectional, self.unpads = like or (False,) * 4
+        self._window = _window(backbone)
         if like is None:
             self.splits = bool(frozen) and owner is backbone and self._plainly(self._try_parts)
-            self.segments = self._plainly(self._try_segments)
+            self.segments = self._window == math.inf and self._plainly(self._try_segments)
             self.bidirectional = not self.segments and self._plainly(self._try_ahead)
+            self.unpads = not self.bidirectional and self._plainly(self._try_unpadded)
         if precision == "bf16":
             for block in self._blocks[:frozen]:
                 compact(block)
@@ -231,9 +168,7 @@ class Stack:
         blocks = getattr(part, self._name)
         blocks[-1] = last = Exit(blocks[-1])
         with torch.no_grad():
-            self._run(part, batch)
-        output = last.output
-        return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+            return self._run(part, batch, last=last)
 
     def hidden(self, batch: Padded, lower: Tensor | None = None) -> Tensor:
         """Final hidden states [B, T, H]; ``lower`` saves the way through the frozen blocks."""
@@ -242,9 +177,9 @@ class Stack:
                 return self._run(self.backbone, batch)
         part = self._part(self.frozen, len(self._blocks))
         blocks = getattr(part, self._name)
-        blocks[0] = enter = Enter(blocks[0])
-        enter.source = lower
-        return self._run(part, batch)
+        blocks[0] = first = Enter(blocks[0])
+        first.source = lower
+        return self._run(part, batch, first)
 
     def _part(self, start: int, stop: int) -> Any:
         """The backbone with some of its blocks only; modules and weights are shared."""
@@ -279,17 +214,30 @@ class Stack:
         finally:
             modules[self._name] = own
 
-    def _run(self, backbone: Any, batch: Padded) -> Tensor:
+    def _run(
+        self, backbone: Any, batch: Padded, first: Enter | None = None, last: Exit | None = None
+    ) -> Tensor:
+        """[B, T, H] that ``last`` gave, else the final hidden states; 0 at padding that was left out."""
         self.select()
+        ids, positions = batch.ids, batch.positions + self._first_position
         seen = batch.mask.long() if self.bidirectional else batch.attention_mask
+        dense = self.unpads and ids.shape[1] <= self._window and batch.waste > LITTLE
+        if dense:
+            ids, positions = ids[batch.mask][None], positions[batch.mask][None]
+            seen = attention.spread_of(batch.mask)
+            if first is not None:
+                first.source = first.source[batch.mask][None]  # type: ignore[index]
         with autocast(self.device, self.precision):
             out = backbone(
-                input_ids=batch.ids,
-                attention_mask=seen,
-                position_ids=batch.positions + self._first_position,
-                use_cache=False,
+                input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=False
             )
-        return out.last_hidden_state  # type: ignore[no-any-return]
+        hidden = out.last_hidden_state if last is None else last.output
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        if not dense:
+            return hidden  # type: ignore[no-any-return]
+        whole = hidden.new_zeros(*batch.mask.shape, hidden.shape[-1])
+        whole[batch.mask] = hidden[0]
+        return whole  # type: ignore[no-any-return]
 
     def _try_segments(self) -> bool:
         """Whether sequences in one row give what they give alone, on three short ones."""
@@ -306,6 +254,15 @@ class Stack:
         ids = [(7 * i + 3) % vocabulary for i in range(5)]
         alone, followed = (self.hidden(pad([ids[:n]], 0, self.device))[0] for n in (4, 5))
         return not torch.allclose(followed[:4], alone, atol=1e-4, rtol=1e-4)
+
+    def _try_unpadded(self) -> bool:
+        """Whether rows give the same with their padding and without, on two."""
+        vocabulary = self.backbone.config.get_text_config().vocab_size
+        ids = [(7 * i + 3) % vocabulary for i in range(11)]
+        batch = pad([ids[:3], ids[3:]], 0, self.device)
+        padded = self.hidden(batch)[batch.mask]
+        self.unpads = True
+        return torch.allclose(self.hidden(batch)[batch.mask], padded, atol=1e-4, rtol=1e-4)
 
     def _try_parts(self) -> bool:
         """Whether the two parts, one after the other, are the whole, on eight tokens."""
@@ -342,7 +299,7 @@ class Stack:
             twin.base_model,
             self.frozen,
             self.precision,
-            like=(self.splits, self.segments, self.bidirectional),
+            like=(self.splits, self.segments, self.bidirectional, self.unpads),
         )
 
     def shared_modules(self) -> list[nn.Module]:
@@ -388,6 +345,15 @@ def _children_before(owner: nn.Module, blocks: nn.Module) -> list[tuple[str, nn.
             return found if child is blocks else found + _children_before(child, blocks)
         found.append((name, child))
     return found
+
+
+def _window(backbone: Any) -> float:
+    """How many tokens a row may have before a block sees less than all before it."""
+    config = backbone.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["unknown"]
+    sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    limited = any(kind != "full_attention" for kind in kinds)
+    return min((size for size in sizes if size and limited), default=math.inf)
 
 
 def _position_table(backbone: Any) -> tuple[int, int | None]:

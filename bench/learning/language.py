@@ -15,8 +15,9 @@ import torch
 from bench.learning.figures import Interval, over_items
 from trainer.data import micro_batches
 from trainer.models import LanguageModel
+from trainer.padded import pad
 from trainer.pretrain_text import Windows
-from trainer.stack import pad, pick_device
+from trainer.stack import pick_device
 from trainer.text import Codec
 
 MICRO_TOKENS = 8192

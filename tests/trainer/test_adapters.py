@@ -19,9 +19,9 @@ from trainer.config import SFTConfig, config_from_plain
 from trainer.dropout import set_residual_dropout
 from trainer.errors import ConfigError, ModelError
 from trainer.models import LanguageModel, ScalarModel, equip, trainable
+from trainer.padded import Padded
 from trainer.records import read_manifest
 from trainer.sampler import sampler_of
-from trainer.stack import Padded
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 9, 7, 3, 8, 1, 40, 12]])

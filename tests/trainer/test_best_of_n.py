@@ -15,6 +15,7 @@ from trainer.__main__ import main
 from trainer.best_of_n import ScoredPrompt, best_rows, reward_curve
 from trainer.errors import ConfigError, DataError, IntegrityError
 from trainer.models import ScalarModel
+from trainer.padded import pad
 from trainer.records import (
     ROWS,
     DemonstrationRow,
@@ -24,7 +25,6 @@ from trainer.records import (
     read_rows,
 )
 from trainer.sample import Answered
-from trainer.stack import pad
 from trainer.text import Codec
 
 CPU = torch.device("cpu")

@@ -28,9 +28,9 @@ from trainer.data import (
     read_snapshot,
 )
 from trainer.errors import DataError, IntegrityError
+from trainer.padded import pad_segments
 from trainer.pretrain_text import PretrainText
 from trainer.records import PromptRow
-from trainer.stack import pad_segments
 from trainer.text import Codec
 
 CPU = torch.device("cpu")

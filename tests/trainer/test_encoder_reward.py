@@ -15,9 +15,9 @@ from trainer.actors import OTHER_TOKENIZER, SEES_AHEAD, Actors
 from trainer.config import PPOConfig, Precision, RewardConfig
 from trainer.data import Prompt, load_demonstrations, load_rankings
 from trainer.models import ScalarModel, save_reward_model, trainable
+from trainer.padded import pad
 from trainer.records import Message, read_manifest
 from trainer.rollout import Rollout
-from trainer.stack import pad
 from trainer.stage_io import open_run
 from trainer.text import Codec
 

@@ -24,8 +24,9 @@ from trainer.models import (
     save_reward_model,
     trainable,
 )
+from trainer.padded import Padded, pad
 from trainer.sampler import sampler_of
-from trainer.stack import Padded, Stack, autocast, pad
+from trainer.stack import Stack, autocast
 
 CPU = torch.device("cpu")
 SHORT, LONG = [7, 301, 44, 12], [7, 9, 88, 120, 2, 33, 250, 61, 5]
@@ -230,7 +231,7 @@ def test_left_padded_batches_take_the_frozen_path_too(tiny_model: Path) -> None:
 def test_a_model_that_cannot_be_cut_runs_whole(tiny_model: Path) -> None:
     model, batch = load(tiny_model, frozen=1), pad([LONG], 0, CPU)
     want = model.logprobs(batch, last_two(batch), lower=model.stack.lower(batch))
-    model.stack = Stack(model.model.base_model, 1, "fp32", like=(False, False, False))
+    model.stack = Stack(model.model.base_model, 1, "fp32", like=(False,) * 4)
     assert model.stack.lower(batch) is None
     got = model.logprobs(batch, last_two(batch), lower=model.stack.lower(batch))
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)

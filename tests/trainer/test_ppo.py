@@ -16,11 +16,12 @@ from trainer.config import PPOConfig
 from trainer.data import Prompt, load_prompts
 from trainer.errors import ConfigError
 from trainer.models import ScalarModel, save_reward_model, trainable
+from trainer.padded import Padded, pad
 from trainer.pretrain_text import PretrainText
 from trainer.records import read_manifest
 from trainer.rollout import Rollout, align
 from trainer.runtime import Checkpoints
-from trainer.stack import Padded, Stack, pad
+from trainer.stack import Stack
 from trainer.stage_io import Run, open_run
 
 CPU = torch.device("cpu")

@@ -17,8 +17,8 @@ from trainer import ppo
 from trainer.actors import OTHER_TOKENIZER, Actors
 from trainer.models import LanguageModel, ScalarModel, trained
 from trainer.one_backbone import LOADED_WHOLE
+from trainer.padded import Padded
 from trainer.records import read_manifest
-from trainer.stack import Padded
 
 LORA = {"lora_rank": 4}
 

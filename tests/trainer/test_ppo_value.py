@@ -12,8 +12,8 @@ from trainer import ppo
 from trainer.actors import EARLIER_VALUE, Actors
 from trainer.config import config_from_plain
 from trainer.errors import ConfigError, ModelError
+from trainer.padded import pad
 from trainer.records import read_manifest
-from trainer.stack import pad
 from trainer.stage_io import Run, open_run
 
 pytestmark = pytest.mark.slow

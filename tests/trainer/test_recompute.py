@@ -20,7 +20,7 @@ from trainer import ppo
 from trainer.config import SFTConfig
 from trainer.errors import ConfigError
 from trainer.models import LanguageModel, ScalarModel, equip, trainable, trained
-from trainer.stack import Padded, pad
+from trainer.padded import Padded, pad
 
 AGAIN = {"gradient_checkpointing": True}
 

@@ -14,8 +14,9 @@ from trainer.config import RewardConfig
 from trainer.data import batch_rankings, load_demonstrations, load_rankings
 from trainer.frozen import FrozenStates
 from trainer.models import LanguageModel, ScalarModel, trainable
+from trainer.padded import Padded, pad
 from trainer.records import read_manifest
-from trainer.stack import Padded, Stack, pad
+from trainer.stack import Stack
 from trainer.stage_io import open_run
 from trainer.text import Codec
 

@@ -9,8 +9,8 @@ from transformers import BloomConfig, BloomForCausalLM, OPTConfig, OPTForCausalL
 from tests.trainer.sft_cast import CPU
 from trainer.dropout import set_residual_dropout
 from trainer.models import LanguageModel
+from trainer.padded import pad
 from trainer.sampler import sampler_of
-from trainer.stack import pad
 
 BATCH = pad([[5, 6, 7, 8, 9, 10]], 0, CPU)
 

@@ -36,7 +36,7 @@ from trainer.models import LanguageModel, equip, load_weights, trainable
 from trainer.runtime import Optimiser
 from trainer.sampler import sampler_of
 from trainer.sharding import copied, held
-from trainer.stack import pad
+from trainer.padded import pad
 
 folder, arch = sys.argv[1:]
 cpu = torch.device("cpu")

@@ -53,7 +53,7 @@ from trainer.config import SFTConfig
 from trainer.errors import ModelError, NumericError
 from trainer.models import LanguageModel, trainable
 from trainer.runtime import Optimiser
-from trainer.stack import pad
+from trainer.padded import pad
 
 folder, stage, what = sys.argv[1:]
 cpu = torch.device("cpu")

@@ -1,0 +1,139 @@
+"""A batch's real tokens in one row: the same numbers and gradients as with their padding."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BloomConfig, BloomModel, MistralConfig, MistralModel
+
+from trainer import attention, stack
+from trainer.attention import spread_of
+from trainer.models import LanguageModel, ScalarModel
+from trainer.padded import Padded, pad, pad_segments
+from trainer.stack import Stack
+
+CPU = torch.device("cpu")
+ROWS = [list(range(5, 5 + n)) for n in (3, 11, 6)]
+
+
+@pytest.fixture
+def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Of the masks that the attention of a run was given."""
+    seen, plain = [], attention.attend
+
+    def noted(module: Any, query: Tensor, *args: Any, **options: Any) -> Any:
+        seen.append(tuple(query.shape))
+        return plain(module, query, *args, **options)
+
+    monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS._local_mapping, "sdpa", noted)
+    return seen
+
+
+def test_a_spread_says_where_each_token_stands_and_which_stands_where() -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
+    spread = spread_of(mask)
+    assert spread.shape == (1, 2, 3, 3)
+    numbers, places = spread[0]
+    assert numbers[mask].tolist() == [0, 1, 2, 3, 4, 5]
+    assert places.flatten()[:6].tolist() == [0, 1, 3, 6, 7, 8]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_log_probabilities_and_gradients_are_those_of_padded_rows(
+    tiny_model: Path, frozen: int, precision: Any, shapes: list[tuple[int, ...]]
+) -> None:
+    model = LanguageModel.load(tiny_model, frozen, precision, CPU)
+    assert model.stack.unpads
+    batch = pad(ROWS, 0, CPU)
+    asked = batch.mask.clone()
+    asked[:, 0] = False
+    found = []
+    for unpads in (False, True):
+        model.stack.unpads = unpads
+        model.model.zero_grad()
+        shapes.clear()
+        lower = model.stack.lower(batch)
+        logprobs = model.logprobs(batch, asked, lower=lower)
+        logprobs.sum().backward()
+        assert {shape[0] * shape[2] for shape in shapes} == {20 if unpads else 33}
+        grads = [p.grad for p in model.model.parameters() if p.requires_grad]
+        found.append([logprobs.detach(), *grads])
+    near = {"atol": 1e-5, "rtol": 1e-4} if precision == "fp32" else {"atol": 2e-2, "rtol": 2e-2}
+    for want, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, **near)
+
+
+def test_values_at_real_tokens_and_scores_are_those_of_padded_rows(tiny_model: Path) -> None:
+    model = ScalarModel.fresh(tiny_model, 0, "fp32", CPU, pad_id=0, seed=0)
+    batch = pad(ROWS, 0, CPU)
+    with torch.no_grad():
+        got, scores = model.values(batch), model.scores(batch)
+        model.stack.unpads = False
+        want = model.values(batch)
+        torch.testing.assert_close(scores, model.scores(batch), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got[batch.mask], want[batch.mask], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[[5, 6, 7]] * 3, [list(range(40)), list(range(39))]])
+def test_where_there_is_little_padding_rows_stay(
+    rows: list[list[int]], tiny_llama: Path, shapes: list[tuple[int, ...]]
+) -> None:
+    model = LanguageModel.load(tiny_llama, 0, "fp32", CPU)
+    shapes.clear()
+    model.stack.hidden(pad(rows, 0, CPU))
+    assert {shape[0] for shape in shapes} == {len(rows)}
+
+
+def test_padding_on_the_left_and_segments_stay(
+    tiny_llama: Path, shapes: list[tuple[int, ...]]
+) -> None:
+    model = LanguageModel.load(tiny_llama, 0, "fp32", CPU)
+    left = pad(ROWS, 0, CPU, left=True)
+    segments = pad_segments([[[5, 6], [7, 8], [9]], [[5], [6]]], 0, CPU)
+    assert left.waste == segments.waste == 0
+    for batch in (left, segments):
+        shapes.clear()
+        model.stack.hidden(batch)
+        assert {shape[0] for shape in shapes} == {len(batch.ids)}
+
+
+def test_an_encoder_keeps_its_padding(tiny_bert: Path) -> None:
+    model = ScalarModel.fresh(tiny_bert, 0, "fp32", CPU, pad_id=0, seed=0)
+    assert not model.stack.unpads
+
+
+def _stack(model: Any) -> tuple[Stack, Padded, Tensor]:
+    torch.manual_seed(0)
+    batch = pad(ROWS, 0, CPU)
+    made = Stack(model.eval(), 0, "fp32")
+    with torch.no_grad():
+        alone = [made.hidden(pad([row], 0, CPU))[0] for row in ROWS]
+    return made, batch, torch.cat(alone)
+
+
+def test_blocks_that_see_a_window_get_rows_where_these_are_longer() -> None:
+    config = MistralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, sliding_window=4, pad_token_id=0,
+    )  # fmt: skip
+    made, batch, alone = _stack(MistralModel(config))
+    assert not made.segments
+    with torch.no_grad():
+        torch.testing.assert_close(made.hidden(batch)[batch.mask], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_without_such_attention_keeps_its_padding() -> None:
+    config = BloomConfig(vocab_size=64, hidden_size=16, n_layer=2, n_head=2)
+    made, batch, alone = _stack(BloomModel(config))
+    assert not made.unpads
+    with torch.no_grad():
+        torch.testing.assert_close(made.hidden(batch)[batch.mask], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_a_little_is_a_twentieth() -> None:
+    mask = torch.ones(2, 10, dtype=torch.bool)
+    mask[1, 9] = False
+    assert Padded(mask.long(), mask).waste == pytest.approx(stack.LITTLE)
