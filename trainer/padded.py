@@ -44,13 +44,16 @@ class Padded(NamedTuple):
         if self.segments is not None:
             seen, sees = self.segments[:, None, :], self.segments[:, :, None]
             return ((seen == 0) | (seen == sees)).tril()[:, None]
-        return None if bool(self.mask[:, 0].all()) else self.mask.long()
+        return None if self.plain else self.mask.long()
+
+    @property
+    def plain(self) -> bool:
+        """Whether each row is one sequence, its padding on the right."""
+        return self.segments is None and bool(self.mask[:, 0].all())
 
     @property
     def waste(self) -> float:
-        """The share of padding, where it is on the right and rows hold one sequence; else 0."""
-        if self.segments is not None or not bool(self.mask[:, 0].all()):
-            return 0.0
+        """The share of padding."""
         return 1 - int(self.mask.sum()) / self.mask.numel()
 
     @property

@@ -221,7 +221,7 @@ class Stack:
         self.select()
         ids, positions = batch.ids, batch.positions + self._first_position
         seen = batch.mask.long() if self.bidirectional else batch.attention_mask
-        dense = self.unpads and ids.shape[1] <= self._window and batch.waste > LITTLE
+        dense = self._leaves_padding_out(batch)
         if dense:
             ids, positions = ids[batch.mask][None], positions[batch.mask][None]
             seen = attention.spread_of(batch.mask)
@@ -238,6 +238,11 @@ class Stack:
         whole = hidden.new_zeros(*batch.mask.shape, hidden.shape[-1])
         whole[batch.mask] = hidden[0]
         return whole  # type: ignore[no-any-return]
+
+    def _leaves_padding_out(self, batch: Padded) -> bool:
+        """Compiled, also where there is little, as one piece of code is made in less time than two."""
+        fits = self.unpads and batch.plain and batch.ids.shape[1] <= self._window
+        return fits and (bool(self._compiled) or batch.waste > LITTLE)
 
     def _try_segments(self) -> bool:
         """Whether sequences in one row give what they give alone, on three short ones."""
