@@ -70,7 +70,11 @@ def install() -> None:
 def spread_of(mask: torch.Tensor) -> torch.Tensor:
     """[1, 2, B, T] long, of a mask [B, T] with padding on the right: of each place of the rows, the
     number of a real token (its own; at padding any); then, of each of the N real tokens, its place.
+
+    A single row has one of padding beside it: what is compiled for any number of rows means two.
     """
+    if len(mask) == 1:
+        mask = torch.cat([mask, torch.zeros_like(mask)])
     flat = mask.flatten()
     numbers, places = (flat.cumsum(0) - 1).clamp(min=0), torch.zeros_like(flat, dtype=torch.long)
     real = flat.nonzero()[:, 0]

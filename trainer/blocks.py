@@ -67,6 +67,7 @@ def compiled(blocks: Sequence[nn.Module]) -> list[Any]:
     ConfigError, once, where it cannot make code at all.
     """
     from torch._dynamo import config  # slow to load, and for this only
+    from torch.fx.experimental import _config as shapes
 
     try:
         torch.compile(_probe, dynamic=True)(torch.ones(8))
@@ -78,6 +79,8 @@ def compiled(blocks: Sequence[nn.Module]) -> list[Any]:
             " name one in CXX, or set compile to false."
         ) from None
     # One piece of code serves all blocks, but each adapter and each mode has its own variant.
+    # Sizes that are equal in the first batch are not taken to be equal in all.
+    shapes.use_duck_shape = False
     config.recompile_limit = max(config.recompile_limit, 64)
     return [torch.compile(block, dynamic=True) for block in blocks]
 

@@ -183,6 +183,26 @@ def test_compiled_blocks_give_the_loss_and_gradients_of_plain_ones(
 @needs_compiler
 @quiet
 @pytest.mark.slow
+def test_batches_of_any_shape_share_one_piece_of_code(tiny_llama: Path) -> None:
+    from torch._dynamo.utils import counters
+
+    plain, quick = loaded(tiny_llama, 0), loaded(tiny_llama, 0, compile=True)
+    before = counters["stats"]["unique_graphs"]
+    for lengths in ((5, 8), (3, 6, 7), (6,) * 4, (4,), (9, 9), (2, 2, 2, 10)):
+        tokens = pad([range(3, 3 + length) for length in lengths], 0, CPU)
+        asked = tokens.mask.clone()
+        asked[:, 0] = False
+        quick.logprobs(tokens, asked).sum().backward()
+        plain.logprobs(tokens, asked).sum().backward()
+    assert counters["stats"]["unique_graphs"] == before + 1
+    found = trainable(quick.model)
+    for name, parameter in trainable(plain.model).items():
+        torch.testing.assert_close(found[name].grad, parameter.grad, atol=1e-4, rtol=1e-4)
+
+
+@needs_compiler
+@quiet
+@pytest.mark.slow
 def test_a_compiled_run_has_the_losses_of_a_plain_one(tmp_path: Path, tiny_llama: Path) -> None:
     data = write_all(tmp_path / "data")["demonstrations"]
     plain = train(config(tmp_path / "plain", tiny_llama, data))

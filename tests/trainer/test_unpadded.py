@@ -40,6 +40,12 @@ def test_a_spread_says_where_each_token_stands_and_which_stands_where() -> None:
     assert places.flatten()[:6].tolist() == [0, 1, 3, 6, 7, 8]
 
 
+def test_a_single_row_has_one_of_padding_beside_it() -> None:
+    numbers, places = spread_of(torch.ones(1, 3, dtype=torch.bool))[0]
+    assert numbers[0].tolist() == places[0].tolist() == [0, 1, 2]
+    assert numbers.shape == (2, 3)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_log_probabilities_and_gradients_are_those_of_padded_rows(
