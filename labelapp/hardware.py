@@ -42,12 +42,16 @@ _DRAWS_512 = {
     "ppo": {"generate_batch": 512},
     "score": {"micro_tokens": 32768},
 }
+_DRAWN = ("sample", "best", "score", "text")
+_FP32 = {"precision": "fp32"}
 _SMALL = {"precision": "bf16", "micro_tokens": 4096, "gradient_checkpointing": True}
 _LARGE = {"precision": "bf16", "micro_tokens": 32768}
 
 HARDWARE: dict[str, Hardware] = {
     # as the trainer's own defaults have it
     "default": Hardware(),
+    # a processor without instructions for bf16, which a run says of itself
+    "cpu-fp32": Hardware(training=_FP32, stages=dict.fromkeys(_DRAWN, _FP32)),
     # each process has a core: gloo adds up the gradients
     "cpu-2": Hardware(
         processes=2,

@@ -11,7 +11,7 @@ from labelapp.errors import BadInput
 from labelapp.hardware import DEALT, HARDWARE, TRAINED
 from labelapp.profiles import PROFILES, stage_settings
 from labelapp.store import run_folder
-from labelapp.trainer_gateway import config_check, config_write
+from labelapp.trainer_gateway import config_check, config_write, serve_write
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -43,6 +43,19 @@ def test_the_machines_settings_are_used_where_the_training_profile_says_nothing(
     settings.LABELAPP_HARDWARE = "gpu-24gb"
     found = written(run_id, micro_tokens=1024)
     assert (found["micro_tokens"], found["gradient_checkpointing"]) == (1024, True)
+
+
+@pytest.mark.parametrize("stage", [*DEALT, "text"])
+def test_where_bf16_is_slow_every_stage_is_in_fp32(stage: str) -> None:
+    assert HARDWARE["cpu-fp32"].settings(stage) == {"precision": "fp32"}
+
+
+def test_live_answers_are_in_the_precision_of_the_plan(settings: Any) -> None:
+    settings.LABELAPP_HARDWARE = "cpu-fp32"
+    settings.LABELAPP_TRAINING = "demo"
+    serve_write("127.0.0.1", 8001)
+    found = json.loads((Path(settings.LABELAPP_VAR) / "serve.json").read_text())
+    assert found["precision"] == "fp32"
 
 
 def test_a_plan_for_large_models_shares_the_weights_in_training_alone() -> None:
