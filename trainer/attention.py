@@ -1,14 +1,14 @@
 """Attention: over tokens that stand without padding, and in bf16 runs on a CPU in fp32.
 
 A batch's real tokens go through a model in one row, so that nothing but attention is spent on
-padding: there they are spread over rows again (``Spread``), which causal attention without a mask
-is right for, and gathered afterwards.
+padding: there they are spread over rows again (``spread_of``), which causal attention without a
+mask is right for, and gathered afterwards.
 
-PyTorch's bf16 kernel is slow on a CPU. Backward, that kernel takes two to three times as long as the fp32 one on rows of up to 256 tokens
-(docs/performance.md). So under autocast queries, keys and values are brought to fp32, and what
-comes out goes back; scores and sums are the more exact for it. Other devices, and weights that
-are bf16 themselves, are left alone; but a sampler of such weights keeps its keys and values in
-fp32 (``held_in``), as a step's one query a row took twice the time in bf16.
+Backward, PyTorch's bf16 kernel on a CPU takes two to three times as long as the fp32 one on rows of
+up to 256 tokens (docs/performance.md). So under autocast queries, keys and values are brought to
+fp32, and what comes out goes back; scores and sums are the more exact for it. Other devices, and
+weights that are bf16 themselves, are left alone; but a sampler of such weights keeps its keys and
+values in fp32 (``held_in``), as a step's one query a row took twice the time in bf16.
 """
 
 from typing import Any
@@ -33,9 +33,11 @@ def attend(
     With a spread as the mask the real tokens of a batch, [1, heads, N, D].
     """
     if attention_mask is not None and attention_mask.dtype == torch.long:
-        queries, keys, values = (_spread(each, attention_mask) for each in (query, key, value))
+        numbers, places = attention_mask[0]
+        places = places.flatten()[: query.shape[2]]
+        queries, keys, values = (_spread(each, numbers, places) for each in (query, key, value))
         out, _ = attend(module, queries, keys, values, None, **options)
-        return _gather(out, attention_mask, query.shape[2]), None
+        return _Gather.apply(out.flatten(0, 1), places)[None], None  # type: ignore[no-untyped-call]
     kind = query.device.type
     casting = torch.is_autocast_enabled(kind)
     if kind != "cpu" or not (casting or query.dtype != key.dtype):
@@ -67,32 +69,27 @@ def install() -> None:
 # ---- tokens without padding ------------------------------------------------------------------
 
 
-def spread_of(mask: torch.Tensor) -> torch.Tensor:
-    """[1, 2, B, T] long, of a mask [B, T] with padding on the right: of each place of the rows, the
-    number of a real token (its own; at padding any); then, of each of the N real tokens, its place.
+def spread_of(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How the N real tokens of a mask [B, T] with padding on the right are spread: as ``attend`` takes
+    it, and the place of each among all, [N].
 
-    A single row has one of padding beside it: what is compiled for any number of rows means two.
+    [1, 2, B, T] long: of each place, the number of a real token (its own; at padding any); then the
+    places. A single row has one of padding beside it: what is compiled for any number of rows
+    means two.
     """
     if len(mask) == 1:
         mask = torch.cat([mask, torch.zeros_like(mask)])
     flat = mask.flatten()
-    numbers, places = (flat.cumsum(0) - 1).clamp(min=0), torch.zeros_like(flat, dtype=torch.long)
     real = flat.nonzero()[:, 0]
+    numbers, places = (flat.cumsum(0) - 1).clamp(min=0), torch.zeros_like(flat, dtype=torch.long)
     places[: len(real)] = real
-    return torch.stack([numbers, places]).view(1, 2, *mask.shape)
+    return torch.stack([numbers, places]).view(1, 2, *mask.shape), real
 
 
-def _spread(x: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
-    """[B, heads, T, D] of [1, heads, N, D]."""
-    places = spread[0, 1].flatten()[: x.shape[2]]
-    rows = _Spread.apply(x[0].transpose(0, 1), spread[0, 0].flatten(), places)  # type: ignore[no-untyped-call]
-    return rows.view(*spread.shape[2:], *rows.shape[1:]).transpose(1, 2)  # type: ignore[no-any-return]
-
-
-def _gather(out: torch.Tensor, spread: torch.Tensor, count: int) -> torch.Tensor:
-    """[1, N, heads, D] of [B, T, heads, D]."""
-    places = spread[0, 1].flatten()[:count]
-    return _Gather.apply(out.flatten(0, 1), places)[None]  # type: ignore[no-any-return, no-untyped-call]
+def _spread(x: torch.Tensor, numbers: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """[B, heads, T, D] of [1, heads, N, D]; ``numbers`` is [B, T]."""
+    rows = _Spread.apply(x[0].transpose(0, 1), numbers.flatten(), places)  # type: ignore[no-untyped-call]
+    return rows.view(*numbers.shape, *rows.shape[1:]).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class _Spread(torch.autograd.Function):
@@ -113,7 +110,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """Back again."""
+    """Rows [B * T, ...] to their real tokens [N, ...]."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ class Padded(NamedTuple):
             begun = torch.where(starts, columns, 0).cummax(1).values
             common = (self.segments == 0).sum(1, keepdim=True)
             return columns - begun + torch.where(self.segments == 0, 0, common)
-        if bool(self.mask[:, 0].all()):
+        if self.plain:
             return columns.expand_as(self.ids)
         return (self.mask.long().cumsum(1) - 1).clamp(min=0)
 

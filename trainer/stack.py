@@ -223,10 +223,10 @@ class Stack:
         seen = batch.mask.long() if self.bidirectional else batch.attention_mask
         dense = self._leaves_padding_out(batch)
         if dense:
-            ids, positions = ids[batch.mask][None], positions[batch.mask][None]
-            seen = attention.spread_of(batch.mask)
+            seen, places = attention.spread_of(batch.mask)
+            ids, positions = (each.flatten()[places][None] for each in (ids, positions))
             if first is not None:
-                first.source = first.source[batch.mask][None]  # type: ignore[index]
+                first.source = first.source.flatten(0, 1)[places][None]  # type: ignore[union-attr]
         with autocast(self.device, self.precision):
             out = backbone(
                 input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=False
@@ -235,9 +235,9 @@ class Stack:
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         if not dense:
             return hidden  # type: ignore[no-any-return]
-        whole = hidden.new_zeros(*batch.mask.shape, hidden.shape[-1])
-        whole[batch.mask] = hidden[0]
-        return whole  # type: ignore[no-any-return]
+        whole = hidden.new_zeros(batch.mask.numel(), hidden.shape[-1])
+        whole[places] = hidden[0]
+        return whole.view(*batch.mask.shape, -1)  # type: ignore[no-any-return]
 
     def _leaves_padding_out(self, batch: Padded) -> bool:
         """Compiled, also where there is little, as one piece of code is made in less time than two."""
@@ -355,10 +355,11 @@ def _children_before(owner: nn.Module, blocks: nn.Module) -> list[tuple[str, nn.
 def _window(backbone: Any) -> float:
     """How many tokens a row may have before a block sees less than all before it."""
     config = backbone.config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ["unknown"]
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and all(kind == "full_attention" for kind in kinds):
+        return math.inf
     sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    limited = any(kind != "full_attention" for kind in kinds)
-    return min((size for size in sizes if size and limited), default=math.inf)
+    return min((size for size in sizes if size), default=math.inf)
 
 
 def _position_table(backbone: Any) -> tuple[int, int | None]:

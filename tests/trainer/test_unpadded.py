@@ -20,28 +20,29 @@ ROWS = [list(range(5, 5 + n)) for n in (3, 11, 6)]
 
 @pytest.fixture
 def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Of the masks that the attention of a run was given."""
+    """Of the queries that the attention of a run was given."""
     seen, plain = [], attention.attend
 
     def noted(module: Any, query: Tensor, *args: Any, **options: Any) -> Any:
         seen.append(tuple(query.shape))
         return plain(module, query, *args, **options)
 
-    monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS._local_mapping, "sdpa", noted)
+    monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, "sdpa", noted)
     return seen
 
 
 def test_a_spread_says_where_each_token_stands_and_which_stands_where() -> None:
     mask = torch.tensor([[True, True, False], [True, False, False], [True, True, True]])
-    spread = spread_of(mask)
+    spread, real = spread_of(mask)
     assert spread.shape == (1, 2, 3, 3)
+    assert real.tolist() == [0, 1, 3, 6, 7, 8]
     numbers, places = spread[0]
     assert numbers[mask].tolist() == [0, 1, 2, 3, 4, 5]
     assert places.flatten()[:6].tolist() == [0, 1, 3, 6, 7, 8]
 
 
 def test_a_single_row_has_one_of_padding_beside_it() -> None:
-    numbers, places = spread_of(torch.ones(1, 3, dtype=torch.bool))[0]
+    ((numbers, places),) = spread_of(torch.ones(1, 3, dtype=torch.bool))[0]
     assert numbers[0].tolist() == places[0].tolist() == [0, 1, 2]
     assert numbers.shape == (2, 3)
 
