@@ -10,8 +10,7 @@ from typing import Any, Literal
 Settings = dict[str, Any]
 
 TRAINED = ("sft", "reward", "ppo")
-DRAWN = ("sample", "best", "score")
-DEALT = (*TRAINED, *DRAWN)
+DEALT = (*TRAINED, "sample", "best", "score")
 """Stages that several processes share."""
 
 
@@ -43,15 +42,12 @@ _DRAWS_512 = {
     "ppo": {"generate_batch": 512},
     "score": {"micro_tokens": 32768},
 }
-_FP32 = {"precision": "fp32"}
 _SMALL = {"precision": "bf16", "micro_tokens": 4096, "gradient_checkpointing": True}
 _LARGE = {"precision": "bf16", "micro_tokens": 32768}
 
 HARDWARE: dict[str, Hardware] = {
     # as the trainer's own defaults have it
     "default": Hardware(),
-    # a processor without instructions for bf16, which a run says of itself
-    "cpu-fp32": Hardware(training=_FP32, stages=dict.fromkeys((*DRAWN, "text"), _FP32)),
     # each process has a core: gloo adds up the gradients
     "cpu-2": Hardware(
         processes=2,

@@ -20,6 +20,7 @@ from trainer import distributed
 from trainer.config import SERVE, STAGES, ObjectiveName, ServeConfig, load_config
 from trainer.errors import TrainerError
 from trainer.launcher import launched_plan, require_deepspeed
+from trainer.precision import settle, warn_where_slow
 from trainer.stage_io import open_run
 
 MODULES = {stage: f"trainer.{stage}" for stage in STAGES} | {
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         elif args.stage == SERVE:
             config = load_config(SERVE, args.config)
             _prepare()
-            _warn_of_bf16(SERVE, config)
+            config = settle(config)
+            warn_where_slow(SERVE, config.precision)
             importlib.import_module("trainer.serve").run(config)
         else:
             given = {"objective": args.objective} if getattr(args, "objective", None) else {}
@@ -94,22 +96,11 @@ def _run(stage: str, path: Path, given: dict[str, Any]) -> None:
         if several and getattr(config, "zero_stage", None):
             require_deepspeed()
         _prepare()
-        _warn_of_bf16(stage, config)
+        if hasattr(config, "precision"):
+            config = settle(config, run.out)
+            warn_where_slow(stage, config.precision)
         run.at_once = distributed.size() == 1  # of several, none leaves the others waiting
         importlib.import_module(MODULES[stage]).run(config, run)
-
-
-def _warn_of_bf16(stage: str, config: Any) -> None:
-    if getattr(config, "precision", "fp32") != "bf16" or distributed.rank() != 0:
-        return
-    from trainer.stack import has_bf16, pick_device  # torch, which is imported when all is set
-
-    if not has_bf16(pick_device()):
-        print(
-            f"{stage}: this processor has no instructions for bf16, which takes several times as"
-            ' long as fp32 here: set "precision": "fp32".',
-            file=sys.stderr,
-        )
 
 
 def _named_out(path: Path) -> str | None:

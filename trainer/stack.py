@@ -31,9 +31,12 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+BF16 = {"fp32": False, "bf16": True}  # no "auto": what runs has been settled
+
+
 def autocast(device: torch.device, precision: Precision) -> Any:
     """bf16 compute over fp32 master weights, or plain fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=BF16[precision])
 
 
 def has_bf16(device: torch.device) -> bool:

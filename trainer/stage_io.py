@@ -39,7 +39,7 @@ METRICS = "metrics.jsonl"
 ERROR = "error.json"
 MODEL = "model"
 PARENT_VARIABLE = "LABELAPP_PARENT_PID"
-_NOT_CONTENT = {MANIFEST, ERROR, METRICS, "config.json", "log.txt", "checkpoints"}
+_NOT_CONTENT = {MANIFEST, ERROR, METRICS, "config.json", "precision", "log.txt", "checkpoints"}
 _PR_SET_PDEATHSIG = 1
 
 

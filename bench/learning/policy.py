@@ -62,10 +62,7 @@ def taught(data: Path, work: Path, teaching: Teaching, threads: int, model: Path
     prompts = write_real_prompts(data, work / "prompts")
     if model is not None:
         return Cast(model, texts["train"], texts["test"], prompts, {})
-    from trainer.stack import has_bf16, pick_device
-
-    precision = "bf16" if has_bf16(pick_device()) else "fp32"
-    common = {"threads": threads, "checkpoint_every": 50, "precision": precision, "seed": 0}
+    common = {"threads": threads, "checkpoint_every": 50, "seed": 0}
 
     def pretrain() -> Result:
         drawn = build_model(work / "drawn", 0, tokenizer=learn_tokenizer(texts["train"]))
@@ -82,7 +79,7 @@ def taught(data: Path, work: Path, teaching: Teaching, threads: int, model: Path
         done = stage("pretrain", work / "pretrain", settings | common)
         return {
             "valid_perplexity": done.manifest["metrics"]["valid_perplexity"],
-            "precision": precision,
+            "precision": done.manifest["settings"]["precision"],
         }
 
     def sft() -> Result:

@@ -11,7 +11,7 @@ from labelapp.errors import BadInput
 from labelapp.hardware import DEALT, HARDWARE, TRAINED
 from labelapp.profiles import PROFILES, stage_settings
 from labelapp.store import run_folder
-from labelapp.trainer_gateway import config_check, config_write, serve_write
+from labelapp.trainer_gateway import config_check, config_write
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -45,17 +45,12 @@ def test_the_machines_settings_are_used_where_the_training_profile_says_nothing(
     assert (found["micro_tokens"], found["gradient_checkpointing"]) == (1024, True)
 
 
-@pytest.mark.parametrize("stage", [*DEALT, "text"])
-def test_where_bf16_is_slow_every_stage_is_in_fp32(stage: str) -> None:
-    assert HARDWARE["cpu-fp32"].settings(stage) == {"precision": "fp32"}
-
-
-def test_live_answers_are_in_the_precision_of_the_plan(settings: Any) -> None:
-    settings.LABELAPP_HARDWARE = "cpu-fp32"
-    settings.LABELAPP_TRAINING = "demo"
-    serve_write("127.0.0.1", 8001)
-    found = json.loads((Path(settings.LABELAPP_VAR) / "serve.json").read_text())
-    assert found["precision"] == "fp32"
+@pytest.mark.parametrize("training", ["demo", "paper"])
+@pytest.mark.parametrize("hardware", ["default", "cpu-2"])
+def test_a_processor_chooses_its_precision(training: str, hardware: str) -> None:
+    for stage in (*DEALT, "text"):
+        chosen = HARDWARE[hardware].settings(stage) | stage_settings(training, stage)
+        assert "precision" not in chosen, stage
 
 
 def test_a_plan_for_large_models_shares_the_weights_in_training_alone() -> None:

@@ -42,7 +42,7 @@ def test_a_last_smaller_batch_counts_as_an_iteration() -> None:
         ({"k": True}, "sample settings.k is True; it must be of type int"),
         ({"k": 0}, "sample settings.k is 0; it must be above 0"),
         ({"temperature": -0.1}, "temperature is -0.1; it must not be negative"),
-        ({"precision": "fp8"}, "precision is 'fp8'; it must be one of 'fp32', 'bf16'"),
+        ({"precision": "fp8"}, "precision is 'fp8'; it must be one of 'auto', 'fp32', 'bf16'"),
     ],
 )
 def test_a_wrong_setting_is_named(change: dict[str, Any], message: str) -> None:

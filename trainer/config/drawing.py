@@ -6,7 +6,8 @@ from typing import Literal
 from trainer.errors import ConfigError
 from trainer.known_rewards import KnownRewardName
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
+"""``auto`` is settled when a run starts (``trainer.precision``)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class TextConfig:
     batch: int = 32
     seed: int = 0
     threads: int = 0
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class SampleConfig:
     """Rows decoded at once."""
     threads: int = 0
     """Intra-op threads; 0 leaves torch's default."""
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class ScoreConfig:
     micro_tokens: int = 4096
     """Padded tokens per forward pass."""
     threads: int = 0
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if not self.rewards or not all(self.rewards):
@@ -138,7 +139,7 @@ class ServeConfig:
     max_prompt_tokens: int = 1024
     """As in stage ``sample``: longer prompts are refused."""
     threads: int = 0
-    precision: Precision = "bf16"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if self.keep < 2:

@@ -28,8 +28,9 @@ class TrainConfig:
     """Rows per optimiser step (SFT: demonstrations; RM: rankings)."""
     micro_tokens: int = 4096
     """Padded tokens per forward pass: batches are cut into micro-batches under this size."""
-    precision: Precision = "bf16"
-    """bf16 is autocast over fp32 master weights."""
+    precision: Precision = "auto"
+    """bf16 is autocast over fp32 master weights; auto is that where the machine has instructions for
+    it, else fp32."""
     freeze_layers: int = 0
     """The lowest n transformer blocks, and the embeddings when n > 0, are not trained."""
     lora_rank: int = 0
