@@ -24,7 +24,6 @@ from trainer.models import (
     ScalarModel,
     equip,
     load_weights,
-    trainable,
     trained,
 )
 from trainer.one_backbone import (
@@ -81,8 +80,7 @@ class Actors:
             self._load_whole(config, load_device(config, pick_device()))
         positions = None if self.reward is None else self.reward.stack.positions
         self.reader = Reader(self.codec, self.reward_codec, positions)
-        self.sampler = None if self.policy.stack.in_step else sampler_of(self.policy)
-        self.generator: Generator = BuiltIn(self.current_sampler)
+        self.generator: Generator = BuiltIn(lambda: sampler_of(self.policy))
         if config.generator == "vllm":
             self.generator = VLLM(config, self._for_server)
         # in each epoch the rows are dealt to the processes anew
@@ -224,19 +222,11 @@ class Actors:
         """Let go of what was kept: the episodes are others now."""
         self._kept.clear()
 
-    def current_sampler(self) -> Any:
-        """A model that draws by the policy's weights of now. Asked together."""
-        if self.sampler is None:
-            return sampler_of(self.policy)
-        if self.sampler is not self.policy.model and self.policy.adapter is None:
-            load_weights(self.sampler, trainable(self.policy.model))
-        return self.sampler
-
     def _for_server(self) -> Any:
         """The policy of now as a server is to load it."""
         if self.policy.adapter is not None:
             return merged(self.policy, self.config)
-        return self.current_sampler()
+        return sampler_of(self.policy)
 
     @torch.no_grad()
     def scores(

@@ -15,7 +15,9 @@ from trainer.stack import autocast
 
 
 def sampler_of(policy: LanguageModel) -> Any:
-    """A copy of the policy to sample with: bf16 weights, or the policy itself in fp32.
+    """The policy of now to sample with: a copy with bf16 weights, or the policy itself in fp32.
+
+    What is no weight, the frequencies of positions first of all, keeps its own precision.
 
     With an adapter it is the policy itself too, so that its backbone is in memory once. Of weights
     that are shared out it is a whole copy as they are now, which all processes must ask for.
@@ -26,7 +28,9 @@ def sampler_of(policy: LanguageModel) -> Any:
         return filled(policy.hollow, policy.model, policy.dtype, policy.stack.device)
     if policy.precision == "fp32":
         return policy.model
-    return copy.deepcopy(policy.model).bfloat16().requires_grad_(False)
+    weights = policy.model.parameters()
+    held = {id(p): nn.Parameter(p.detach().bfloat16(), requires_grad=False) for p in weights}
+    return copy.deepcopy(policy.model, held)
 
 
 class _Sampler(nn.Module):

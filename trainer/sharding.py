@@ -178,4 +178,4 @@ def filled(empty: Any, model: nn.Module, dtype: torch.dtype, device: torch.devic
     for name, place in empty.named_parameters():
         memo[id(place)] = nn.Parameter(whole(own[name]).to(dtype), requires_grad=False)
     found = copy.deepcopy(empty, memo)
-    return found.to(device=device, dtype=dtype)
+    return found.to(device=device)

@@ -371,3 +371,23 @@ def test_the_sampler_of_a_bf16_policy_is_a_copy_and_of_an_fp32_one_the_policy(
     assert {p.dtype for p in trainable(policy.model).values()} == {torch.float32}
     plain = load(tiny_llama)
     assert sampler_of(plain) is plain.model
+
+
+def test_a_sampler_has_the_positions_of_the_policy(tiny_llama: Path) -> None:
+    policy = load(tiny_llama, 1, "bf16")
+    frequencies = dict(policy.model.named_buffers())
+    found = dict(sampler_of(policy).named_buffers())
+    assert frequencies.keys() == found.keys() != set()
+    for name, buffer in found.items():
+        assert buffer.dtype == torch.float32
+        assert torch.equal(buffer, frequencies[name])
+
+
+def test_a_sampler_draws_by_the_weights_of_now(tiny_llama: Path) -> None:
+    policy = load(tiny_llama, 0, "bf16")
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter += 0.25
+    own = dict(policy.model.named_parameters())
+    for name, parameter in sampler_of(policy).named_parameters():
+        assert torch.equal(parameter, own[name].bfloat16())

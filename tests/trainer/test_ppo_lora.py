@@ -19,6 +19,7 @@ from trainer.models import LanguageModel, ScalarModel, trained
 from trainer.one_backbone import LOADED_WHOLE
 from trainer.padded import Padded
 from trainer.records import read_manifest
+from trainer.sampler import sampler_of
 
 LORA = {"lora_rank": 4}
 
@@ -63,7 +64,7 @@ def test_one_backbone_is_in_memory(tmp_path: Path, folders: dict[str, Path]) -> 
         if ".lora_" not in n and "score" not in n
     }
     assert sum(held.values()) == sum(p.numel() for p in plain.parameters())
-    assert {id(p) for p in actors.sampler.parameters()} == {
+    assert {id(p) for p in sampler_of(actors.policy).parameters()} == {
         id(p) for p in actors.policy.model.parameters()
     }
 
