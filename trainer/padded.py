@@ -63,6 +63,18 @@ class Padded(NamedTuple):
         return (self.mask * columns).argmax(1)
 
 
+def rounded(mask: Tensor) -> Tensor:
+    """A mask of real tokens [B, T], with so much padding among them that their number is round: a
+    multiple of the power of two that it has 16 to 31 of. So few numbers come up, and what was
+    prepared for one, and memory of that size, can be used again.
+    """
+    flat = mask.flatten().clone()
+    count = int(flat.sum())
+    padding = (~flat).nonzero()[: -count % (1 << max(0, count.bit_length() - 5)), 0]
+    flat[padding] = True
+    return flat.view_as(mask)
+
+
 def pad(
     sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device, *, left: bool = False
 ) -> Padded:

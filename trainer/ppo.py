@@ -38,7 +38,7 @@ from trainer.rollout import (
     generator_figures,
     importance_weights,
 )
-from trainer.runtime import Checkpoints, check_finite, warm_up
+from trainer.runtime import Checkpoints, check_finite, memory_apart, warm_up
 from trainer.stage_io import Interrupted, Run, set_threads
 
 
@@ -54,7 +54,8 @@ def run(config: PPOConfig, run: Run) -> None:
     work = Work(config, run, actors, progress, prompts, text, null_space)
     with run.saved(progress.save):
         figures = train(work)
-    save_models(work)
+    with memory_apart():
+        save_models(work)
     if distributed.is_main():
         run.finish(run_manifest(work, parents, figures))
 
@@ -97,7 +98,8 @@ def collect_rollouts(work: Work, prompts: Sequence[Prompt]) -> Rollout:
     first = progress.iteration * config.batch
     keys = [f"episode/{first + i}" for i in range(len(prompts))]
     how = Sampling.of(config)
-    return answer(actors.generator, prompts, keys, actors.codec, how, work.run.interrupt)
+    with memory_apart():
+        return answer(actors.generator, prompts, keys, actors.codec, how, work.run.interrupt)
 
 
 # ---- 2. scores -----------------------------------------------------------------------------------

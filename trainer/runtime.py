@@ -1,6 +1,7 @@
 """What the loops stand on: schedules, the optimiser, checkpoints, and the count of time and tokens."""
 
 import contextlib
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -202,6 +203,22 @@ def check_finite(value: float, what: str) -> None:
             f"The {what} became {value}. Lower the learning rate, or train in fp32; the last"
             " checkpoint is from before."
         )
+
+
+@contextlib.contextmanager
+def memory_apart() -> Iterator[None]:
+    """Give what is free back to the system before and after, where the C library keeps it (glibc):
+    what is used inside, in pieces of other sizes, does not come on top.
+    """
+    _give_back()
+    yield
+    _give_back()
+
+
+def _give_back() -> None:
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 # ---- checkpoints ----------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from trainer import attention
 from trainer.blocks import Enter, Exit, Recomputed, compact, compiled
 from trainer.config import Precision, TrainConfig
 from trainer.errors import ModelError
-from trainer.padded import Padded, pad, pad_segments
+from trainer.padded import Padded, pad, pad_segments, rounded
 from trainer.sharding import Pass, in_one_pass, plain_pass, share_out
 
 attention.install()
@@ -220,13 +220,13 @@ class Stack:
     def _run(
         self, backbone: Any, batch: Padded, first: Enter | None = None, last: Exit | None = None
     ) -> Tensor:
-        """[B, T, H] that ``last`` gave, else the final hidden states; 0 at padding that was left out."""
+        """[B, T, H] that ``last`` gave, else the final hidden states; at padding anything."""
         self.select()
         ids, positions = batch.ids, batch.positions + self._first_position
         seen = batch.mask.long() if self.bidirectional else batch.attention_mask
         dense = self._leaves_padding_out(batch)
         if dense:
-            seen, places = attention.spread_of(batch.mask)
+            seen, places = attention.spread_of(rounded(batch.mask))
             ids, positions = (each.flatten()[places][None] for each in (ids, positions))
             if first is not None:
                 first.source = first.source.flatten(0, 1)[places][None]  # type: ignore[union-attr]

@@ -1,7 +1,9 @@
 """Schedules, the optimiser and checkpoints."""
 
+import ctypes
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from trainer.config import SFTConfig
 from trainer.errors import DiskFull, IntegrityError, NumericError
 from trainer.records import Parent
-from trainer.runtime import Checkpoints, Optimiser, check_finite, cosine, warm_up
+from trainer.runtime import Checkpoints, Optimiser, check_finite, cosine, memory_apart, warm_up
 from trainer.stage_io import Interrupted
 
 PARENTS = [Parent("policy", "base", "0" * 64)]
@@ -135,3 +137,16 @@ def test_a_checkpoint_larger_than_the_free_disk_is_not_begun(tmp_path: Path) -> 
     with pytest.raises(DiskFull, match="A checkpoint needs"):
         checkpoints.save(1, {"weights": huge})
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_what_is_free_between_what_is_held_goes_back_to_the_system() -> None:
+    process = psutil.Process()
+    pieces = [bytes(16_000) for _ in range(6_000)]  # 96 MB, each too small for a mapping of its own
+    held = pieces[::50]
+    with_all = process.memory_info().rss
+    del pieces
+    with memory_apart():
+        inside = process.memory_info().rss
+    assert len(held) == 120
+    assert with_all - inside > 60e6

@@ -11,7 +11,7 @@ from transformers import BloomConfig, BloomModel, MistralConfig, MistralModel
 from trainer import attention, stack
 from trainer.attention import spread_of
 from trainer.models import LanguageModel, ScalarModel
-from trainer.padded import Padded, pad, pad_segments
+from trainer.padded import Padded, pad, pad_segments, rounded
 from trainer.stack import Stack
 
 CPU = torch.device("cpu")
@@ -39,6 +39,41 @@ def test_a_spread_says_where_each_token_stands_and_which_stands_where() -> None:
     numbers, places = spread[0]
     assert numbers[mask].tolist() == [0, 1, 2, 3, 4, 5]
     assert places.flatten()[:6].tolist() == [0, 1, 3, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("real", "kept"),
+    [(1, 1), (31, 31), (32, 32), (33, 34), (63, 64), (65, 68), (1345, 1408), (1408, 1408)],
+)
+def test_so_much_padding_stays_that_few_numbers_of_tokens_come_up(real: int, kept: int) -> None:
+    mask = torch.zeros(1, 2000, dtype=torch.bool)
+    mask[0, :real] = True
+    found = rounded(mask)
+    assert int(found.sum()) == kept
+    assert found[mask].all()
+    assert int(mask.sum()) == real, "what was asked about stays as it was"
+
+
+def test_where_there_is_too_little_padding_all_of_it_stays() -> None:
+    mask = torch.ones(2, 65, dtype=torch.bool)
+    mask[1, 64] = False
+    assert rounded(mask).all(), "129 of 130, 136 wanted"
+
+
+def test_what_was_kept_of_padding_changes_nothing(
+    tiny_model: Path, shapes: list[tuple[int, ...]]
+) -> None:
+    rows = [[3 + (7 * i + k) % 11 for i in range(width)] for k, width in enumerate((30, 61, 38))]
+    batch = pad(rows, 0, CPU)
+    model = LanguageModel.load(tiny_model, 0, "fp32", CPU)
+    widths = []
+    model.stack.backbone.register_forward_pre_hook(
+        lambda *given: widths.append(given[2]["input_ids"].shape), with_kwargs=True
+    )
+    got = model.stack.hidden(batch)[batch.mask]
+    assert widths == [(1, 136)]
+    model.stack.unpads = False
+    torch.testing.assert_close(got, model.stack.hidden(batch)[batch.mask], atol=1e-5, rtol=1e-5)
 
 
 def test_a_single_row_has_one_of_padding_beside_it() -> None:
