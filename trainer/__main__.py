@@ -123,8 +123,8 @@ def _prepare() -> None:
     oneDNN and PyTorch keep what they prepared for a thousand shapes of products each, by 4 MB an
     optimiser step of PPO; few come again. One compiler at a time leaves the run's peak to training.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-    os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "512")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TQDM_DISABLE", "1")  # of bars that do not say otherwise
