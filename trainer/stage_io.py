@@ -1,8 +1,9 @@
 """What every stage does around its run folder: lock, signals, figures, errors, model folders.
 
-A run folder holds config.json (the caller's), .lock, metrics.jsonl, checkpoints/, model/ and,
-last, manifest.json; error.json {code, message} after a clean failure. A second process on the
-same folder ends with FolderBusy; a folder with a manifest is finished and left as it is.
+A run folder holds config.json (the caller's), .lock, precision (what ``auto`` came to),
+metrics.jsonl, checkpoints/, model/ and, last, manifest.json; error.json {code, message} after a
+clean failure. A second process on the same folder ends with FolderBusy; a folder with a manifest
+is finished and left as it is.
 """
 
 import contextlib
