@@ -11,7 +11,7 @@ from labelapp.errors import BadInput
 from labelapp.hardware import DEALT, HARDWARE, TRAINED
 from labelapp.profiles import PROFILES, stage_settings
 from labelapp.store import run_folder
-from labelapp.trainer_gateway import config_check, config_write
+from labelapp.trainer_gateway import config_check, config_write, serve_write
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -51,6 +51,16 @@ def test_a_processor_chooses_its_precision(training: str, hardware: str) -> None
     for stage in (*DEALT, "text"):
         chosen = HARDWARE[hardware].settings(stage) | stage_settings(training, stage)
         assert "precision" not in chosen, stage
+
+
+@pytest.mark.parametrize(("training", "precision"), [("demo", None), ("test", "fp32")])
+def test_live_answers_are_in_the_precision_of_drawn_ones(
+    training: str, precision: str | None, settings: Any
+) -> None:
+    settings.LABELAPP_TRAINING = training
+    serve_write("127.0.0.1", 8001)
+    found = json.loads((Path(settings.LABELAPP_VAR) / "serve.json").read_text())
+    assert found.get("precision") == precision
 
 
 def test_a_plan_for_large_models_shares_the_weights_in_training_alone() -> None:
