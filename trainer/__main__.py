@@ -120,8 +120,8 @@ def _prepare() -> None:
     cores (the web server, a browser) that makes training ten times slower, so they sleep early.
     The libraries' own bars and advice stay out of the run's log. SciPy, which takes a second to
     load, is for transformers' losses of object detection only: it is told that there is none.
-    oneDNN and PyTorch keep what they prepared for a thousand shapes of products each, by 4 MB an
-    optimiser step of PPO; few come again. One compiler at a time leaves the run's peak to training.
+    oneDNN and PyTorch keep what they prepared for a thousand shapes of products each; half of that
+    holds those that come again (``trainer.padded.rounded``). One compiler at a time leaves the run's peak to training.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "512")
