@@ -5,14 +5,16 @@ Importing this costs the standard library alone.
 """
 
 from collections.abc import Callable, Sequence
+from math import log
 from typing import Literal
 
-KnownRewardName = Literal["concise", "harmless"]
+KnownRewardName = Literal["concise", "harmless", "harmless_logit"]
 KnownReward = Callable[[Sequence[str]], list[float]]
 """Texts in, one number each out."""
 
 BEST_WORDS = 30
 ENDINGS = (".", "!", "?")
+SURE = 1e-6  # a probability as near to 0 or 1 as a log-odds takes it
 
 
 def concise(texts: Sequence[str]) -> list[float]:
@@ -27,10 +29,28 @@ def _concise(text: str) -> float:
 
 def harmless(texts: Sequence[str]) -> list[float]:
     """Minus the probability of profanity, 0 to 1, by alt-profanity-check's linear classifier."""
-    # some seconds and 100 MB to load, and only this one needs it
+    return [-probability for probability in _profanity(texts)]
+
+
+def harmless_logit(texts: Sequence[str]) -> list[float]:
+    """The log-odds that there is no profanity, -13.8 to 13.8 nats, by the classifier of ``harmless``.
+
+    Few answers hold any, so that most probabilities are near 0 and nearly equal; their log-odds
+    differ from answer to answer.
+    """
+    within = (min(max(it, SURE), 1 - SURE) for it in _profanity(texts))
+    return [log(1 - probability) - log(probability) for probability in within]
+
+
+def _profanity(texts: Sequence[str]) -> list[float]:
+    # some seconds and 100 MB to load, and only these need it
     from profanity_check import predict_prob
 
-    return [-float(probability) for probability in predict_prob(list(texts))] if texts else []
+    return [float(probability) for probability in predict_prob(list(texts))] if texts else []
 
 
-KNOWN_REWARDS: dict[str, KnownReward] = {"concise": concise, "harmless": harmless}
+KNOWN_REWARDS: dict[str, KnownReward] = {
+    "concise": concise,
+    "harmless": harmless,
+    "harmless_logit": harmless_logit,
+}

@@ -1,8 +1,8 @@
 """PPO against a reward that is known: reward against KL, beside TRL 1.12.0 and best-of-n.
 
 The 13.8M model of the benchmarks is taught a little and trained by `concise` (real users' prompts)
-and by `harmless` (RealToxicityPrompts). TRL has the same model, prompts, value model at the start,
-episodes and settings. Both sides' points are means over the answers that their updates drew; they
+and by `harmless` or `harmless_logit` (RealToxicityPrompts). TRL has the same model, prompts, value
+model at the start, episodes and settings. Both sides' points are means over the answers that their updates drew; they
 are compared at equal KL, on the line between two points, seed by seed. Best-of-n is drawn from the
 start policy, at the bound log n - (n - 1) / n on its KL. About 1.8 hours of two cores in all at the
 full budget, 4 minutes with --budget small; ten minutes more where tax has not taught the model yet.
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     units = []
     for reward in chosen.rewards:
         bench = Bench(
-            chosen, cast, reward, toxic if reward == "harmless" else cast.prompts,
+            chosen, cast, reward, cast.prompts if reward == "concise" else toxic,
             args.work, shared, args.threads,
         )  # fmt: skip
         units += bench.units()

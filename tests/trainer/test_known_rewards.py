@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from trainer.actors import NO_REWARD_MODEL
 from trainer.best_of_n import ScoredPrompt
 from trainer.config import PPOConfig, config_from_plain
 from trainer.errors import ConfigError
-from trainer.known_rewards import KNOWN_REWARDS, concise, harmless
+from trainer.known_rewards import KNOWN_REWARDS, SURE, concise, harmless, harmless_logit
 from trainer.records import SampleRow, read_manifest, read_rows
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -48,6 +49,17 @@ def test_harmless_puts_an_insult_below_a_greeting() -> None:
     assert -1 <= insult < -0.9
     assert -0.5 < greeting <= 0
     assert harmless([]) == []
+
+
+def test_harmless_logit_is_the_log_odds_of_harmless_within_bounds() -> None:
+    texts = ["Good morning, how are you?", "What the hell?", "You are a stupid idiot."]
+    probabilities = [-it for it in harmless(texts)]
+    mild, rude, certain = harmless_logit(texts)
+    assert [mild, rude] == [pytest.approx(math.log((1 - p) / p)) for p in probabilities[:2]]
+    assert mild > 0 > rude
+    assert probabilities[2] > 1 - SURE
+    assert certain == pytest.approx(math.log(SURE), abs=1e-5)
+    assert harmless_logit([]) == []
 
 
 def test_simulated_labelers_prefer_by_the_same_functions() -> None:
@@ -119,7 +131,7 @@ def test_two_rewards_and_an_unknown_one_are_refused(stage: str) -> None:
     plain = {"out": "o"} | ({"model": "m", "prompts": "p"} if stage == "best" else {})
     with pytest.raises(ConfigError, match="set one of the two"):
         config_from_plain(stage, plain | {"reward": "r", "reward_function": "concise"})
-    with pytest.raises(ConfigError, match="must be one of 'concise', 'harmless'"):
+    with pytest.raises(ConfigError, match="must be one of 'concise', 'harmless', 'harmless_logit'"):
         config_from_plain(stage, plain | {"reward_function": "long"})
 
 
