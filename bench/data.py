@@ -118,22 +118,31 @@ def write_demonstrations(folder: Path, author: Author, count: int) -> Path:
     return write_snapshot(folder, "demonstrations", rows)
 
 
-def write_rankings(folder: Path, author: Author, train: int, valid: int, k: int) -> Path:
-    """Rankings of ``k`` answers, the more good words the better; no ties."""
-    rows = [_ranking(author, i, "train" if i < train else "valid", k) for i in range(train + valid)]
+def write_rankings(
+    folder: Path, author: Author, train: int, valid: int, k: int, lengths: tuple[int, int] = RANKED
+) -> Path:
+    """Rankings of ``k`` answers, the more good words the better; no ties. ``lengths`` are the
+    fewest and the most tokens of an answer.
+    """
+    rows = [
+        _ranking(author, i, "train" if i < train else "valid", k, lengths)
+        for i in range(train + valid)
+    ]
     return write_snapshot(folder, "comparisons", rows)
 
 
-def _ranking(author: Author, number: int, split: Split, k: int) -> ComparisonRow:
+def _ranking(
+    author: Author, number: int, split: Split, k: int, lengths: tuple[int, int]
+) -> ComparisonRow:
     counts = author.random.sample(range(13), k)
     outputs = tuple(
         Output(
             id=f"o{i}",
-            text=author.answer(author.random.randint(*RANKED) - 1, good),
+            text=author.answer(author.random.randint(*lengths) - 1, good),
             token_ids=(),
             finished=True,
             policy="bench",
-            sampling=Sampling(1.0, 0, i, RANKED[1]),
+            sampling=Sampling(1.0, 0, i, lengths[1]),
         )
         for i, good in enumerate(counts)
     )

@@ -57,6 +57,8 @@ def main(argv: list[str] | None = None) -> None:
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser(__doc__, repetitions=6)
     options.add_argument("--answers", type=int, nargs="+", default=[4, 9], help="K, 2 to 9")
+    options.add_argument("--answer-tokens", type=int, nargs=2, default=RANKED, metavar=("LOW", "HIGH"),
+                         help="the fewest and the most tokens of an answer")  # fmt: skip
     options.add_argument("--batch", type=int, default=16, help="rankings per optimiser step")
     options.add_argument("--valid", type=int, default=64, help="held-out rankings")
     options.add_argument("--learning-rate", type=float, default=1e-3)
@@ -68,7 +70,7 @@ def _settings(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
     return {
         "model": str(args.model or "drawn on the spot") + f", {shape}",
         "prompt tokens": f"{PROMPT[0]} to {PROMPT[1]}",
-        "answer tokens": f"{RANKED[0]} to {RANKED[1]}",
+        "answer tokens": "{} to {}".format(*args.answer_tokens),
         "rankings per step": args.batch,
         "timed steps": args.repetitions,
         "training rankings": _training(args),
@@ -86,7 +88,8 @@ def _cast(args: argparse.Namespace, work: Path, model: Path, k: int) -> Cast:
 
     codec = Codec.load(model)
     author = Author(codec, args.seed)
-    folder = write_rankings(work / "rankings", author, _training(args), args.valid, k)
+    low, high = args.answer_tokens
+    folder = write_rankings(work / "rankings", author, _training(args), args.valid, k, (low, high))
     found = load_rankings(folder, codec, 2048)
     return Cast(model, folder, found.train, found.valid, k)
 

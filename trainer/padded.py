@@ -57,6 +57,19 @@ class Padded(NamedTuple):
         return 1 - int(self.mask.sum()) / self.mask.numel()
 
     @property
+    def sequences(self) -> list[Tensor]:
+        """Of rows with segments: places among all B x T tokens of what each token of a sequence may
+        see at most, segment 0 and one other, in order.
+        """
+        assert self.segments is not None
+        width, found = self.ids.shape[1], []
+        for row, numbers in enumerate(self.segments.cpu()):
+            counts = torch.bincount(numbers[numbers >= 0])
+            common, *own = torch.arange(int(counts.sum())).split(counts.tolist())
+            found += [torch.cat([common, each]) + row * width for each in own or [common[:0]]]
+        return found
+
+    @property
     def last(self) -> Tensor:
         """[B] column of the last real token."""
         columns = torch.arange(self.ids.shape[1], device=self.ids.device)

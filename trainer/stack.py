@@ -223,29 +223,38 @@ class Stack:
         """[B, T, H] that ``last`` gave, else the final hidden states; at padding anything."""
         self.select()
         ids, positions = batch.ids, batch.positions + self._first_position
-        seen = batch.mask.long() if self.bidirectional else batch.attention_mask
-        dense = self._leaves_padding_out(batch)
-        if dense:
-            seen, places = attention.spread_of(rounded(batch.mask))
+        seen: Tensor | None
+        spread = self._spread(batch)
+        if spread is not None:
+            seen, places = spread
             ids, positions = (each.flatten()[places][None] for each in (ids, positions))
             if first is not None:
                 first.source = first.source.flatten(0, 1)[places][None]  # type: ignore[union-attr]
+        else:
+            seen = batch.mask.long() if self.bidirectional else batch.attention_mask
         with autocast(self.device, self.precision):
             out = backbone(
                 input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=False
             )
         hidden = out.last_hidden_state if last is None else last.output
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        if not dense:
+        if spread is None:
             return hidden  # type: ignore[no-any-return]
         whole = hidden.new_zeros(batch.mask.numel(), hidden.shape[-1])
         whole[places] = hidden[0]
         return whole.view(*batch.mask.shape, -1)  # type: ignore[no-any-return]
 
-    def _leaves_padding_out(self, batch: Padded) -> bool:
-        """Compiled, also where there is little, as one piece of code is made in less time than two."""
-        fits = self.unpads and batch.plain and batch.ids.shape[1] <= self._window
-        return fits and (bool(self._compiled) or batch.waste > LITTLE)
+    def _spread(self, batch: Padded) -> tuple[Tensor, Tensor] | None:
+        """How real tokens are spread in attention, and their places, where they are to be run alone.
+
+        Compiled, also where there is little padding: one piece of code is made in less time than two.
+        """
+        if not self.unpads or batch.ids.shape[1] > self._window:
+            return None
+        if batch.segments is not None:
+            return attention.spread_apart(batch)
+        alone = batch.plain and (bool(self._compiled) or batch.waste > LITTLE)
+        return attention.spread_of(rounded(batch.mask)) if alone else None
 
     def _try_segments(self) -> bool:
         """Whether sequences in one row give what they give alone, on three short ones."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import BloomConfig, BloomModel, MistralConfig, MistralModel
 
 from trainer import attention, stack
-from trainer.attention import spread_of
+from trainer.attention import spread_apart, spread_of
 from trainer.models import LanguageModel, ScalarModel
 from trainer.padded import Padded, pad, pad_segments, rounded
 from trainer.stack import Stack
@@ -28,6 +28,19 @@ def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return plain(module, query, *args, **options)
 
     monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, "sdpa", noted)
+    return seen
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the queries that scores were made of, tokens spread over rows where they are."""
+    seen, plain = [], attention.sdpa_attention_forward
+
+    def noted(module: Any, query: Tensor, *args: Any, **options: Any) -> Any:
+        seen.append(tuple(query.shape))
+        return plain(module, query, *args, **options)
+
+    monkeypatch.setattr(attention, "sdpa_attention_forward", noted)
     return seen
 
 
@@ -129,7 +142,7 @@ def test_where_there_is_little_padding_rows_stay(
     assert {shape[0] for shape in shapes} == {len(rows)}
 
 
-def test_padding_on_the_left_and_segments_stay(
+def test_padding_on_the_left_and_short_segments_stay(
     tiny_llama: Path, shapes: list[tuple[int, ...]]
 ) -> None:
     model = LanguageModel.load(tiny_llama, 0, "fp32", CPU)
@@ -140,6 +153,78 @@ def test_padding_on_the_left_and_segments_stay(
         shapes.clear()
         model.stack.hidden(batch)
         assert {shape[0] for shape in shapes} == {len(batch.ids)}
+
+
+# ---- sequences with a part in common ---------------------------------------------------------
+
+
+def ranking(prompt: int, *answers: int) -> list[list[int]]:
+    """A prompt and its answers of so many tokens, no two rows of them alike."""
+    return [[3 + (5 * i + 7 * k) % 13 for i in range(n)] for k, n in enumerate((prompt, *answers))]
+
+
+def test_the_places_of_a_sequence_are_those_of_the_common_part_and_its_own() -> None:
+    batch = pad_segments([[[1, 2], [3, 4, 5], [6]], [[7], [8]], [[9]], [[], [1], [2, 3]]], 0, CPU)
+    assert [each.tolist() for each in batch.sequences] == [
+        [0, 1, 2, 3, 4], [0, 1, 5], [6, 7], [12], [18], [19, 20],
+    ]  # fmt: skip
+
+
+def test_a_token_in_common_stands_in_every_row_and_is_asked_about_in_the_first() -> None:
+    answers = [[2, 3], [4], [5, 6], [7], [8, 9], [10], [11, 12], [13]]
+    found = spread_apart(pad_segments([[[1], *answers]], 0, CPU))
+    assert found is not None
+    ((numbers, places, _),), real = found
+    assert real.tolist() == list(range(13))
+    assert [row[: 1 + len(own)].tolist() for row, own in zip(numbers, answers, strict=True)] == [
+        [0, 1, 2], [0, 3], [0, 4, 5], [0, 6], [0, 7, 8], [0, 9], [0, 10, 11], [0, 12],
+    ]  # fmt: skip
+    assert places.flatten()[:13].tolist() == [0, 1, 2, 4, 7, 8, 10, 13, 14, 16, 19, 20, 22]
+
+
+def test_rows_stay_under_a_mask_where_it_is_no_more_than_twice_the_work() -> None:
+    assert spread_apart(pad_segments([ranking(9, 1, 1, 1)], 0, CPU)) is None
+    assert spread_apart(pad_segments([ranking(1, 9, 9, 9)], 0, CPU)) is not None
+
+
+def test_what_attention_takes_grows_with_the_number_of_answers_and_not_with_its_square(
+    tiny_llama: Path, products: list[tuple[int, ...]]
+) -> None:
+    model = LanguageModel.load(tiny_llama, 0, "fp32", CPU)
+    taken = {}
+    for answers in (4, 8):
+        products.clear()
+        model.stack.hidden(pad_segments([ranking(4, *[16] * answers)], 0, CPU))
+        taken[answers] = sum(rows * width**2 for rows, _, width, _ in products)
+    assert taken[8] == 2 * taken[4]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_sequences_in_rows_of_their_own_give_what_a_mask_gives(
+    tiny_model: Path,
+    frozen: int,
+    precision: Any,
+    products: list[tuple[int, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [ranking(4, 16, 9, 14, 16, 12), ranking(7, 11, 17, 3, 12, 8, 4), ranking(5, 16, 16)]
+    batch = pad_segments(rows, 0, CPU)
+    found = []
+    for apart in (False, True):
+        model = ScalarModel.fresh(tiny_model, frozen, precision, CPU, pad_id=0, seed=0)
+        with monkeypatch.context() as patch:
+            if not apart:
+                patch.setattr(attention, "spread_apart", lambda batch: None)
+            products.clear()
+            values = model.values(batch, lower=model.stack.lower(batch))[batch.mask]
+            (values * torch.arange(len(values)).cos()).sum().backward()
+        assert {shape[2] for shape in products} == {24 if apart else batch.ids.shape[1]}
+        grads = [p.grad for p in model.model.parameters() if p.grad is not None]
+        found.append([values.detach(), *grads])
+    share = 1e-5 if precision == "fp32" else 2e-2
+    for want, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, atol=share * float(want.abs().max()), rtol=1e-4)
 
 
 def test_an_encoder_keeps_its_padding(tiny_bert: Path) -> None:
