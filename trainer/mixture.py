@@ -2,16 +2,20 @@
 
 Instruction collections are mixed in as in FLAN (arXiv 2109.01652): each set has a weight, and may
 have a cap on how many of its examples are used. An epoch is one pass over the first set, with the
-others drawn in proportion, or a stated number of examples. Which examples an epoch holds, and in
-what order, is a function of the seed and the epoch alone.
+others drawn in proportion, or a stated number of examples. Windows of running text may be a share of the
+examples, as where PPO's policy is to start (InstructGPT, C.4). Which examples an epoch holds, and
+in what order, is a function of the seed and the epoch alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from trainer.config import SFTConfig
 from trainer.data import Example, Splits, epoch_batches, load_demonstrations, shuffled
 from trainer.errors import ConfigError
+from trainer.pretrain_text import PretrainText, text_parent
 from trainer.records import Parent
 from trainer.stage_io import parent_of
 from trainer.text import Codec
@@ -20,10 +24,10 @@ Item = TypeVar("Item")
 
 
 class Source(NamedTuple):
-    """One set of demonstrations."""
+    """One set of demonstrations, or the running text."""
 
     name: str
-    weight: float  # share of draws relative to the other sets
+    weight: float  # share of draws relative to the other sets; of text its share of all examples
     data: Splits[Example]  # train is cut to the cap
 
 
@@ -31,9 +35,15 @@ class Mixture:
     """The examples of every epoch, and those that are held out."""
 
     def __init__(
-        self, sources: Sequence[Source], batch: int, seed: int, examples: int | None = None
+        self,
+        sources: Sequence[Source],
+        batch: int,
+        seed: int,
+        examples: int | None = None,
+        text: Callable[[int], Source] | None = None,
     ) -> None:
-        self.sources, self.batch, self.seed = list(sources), batch, seed
+        """``text`` gives the running text, told how many demonstrations an epoch has."""
+        self.demonstrations, self.batch, self.seed = list(sources), batch, seed
         weights = [source.weight for source in sources]
         if examples is None:
             self.counts = in_proportion(len(sources[0].data.train), weights)
@@ -41,6 +51,10 @@ class Mixture:
             self.counts = shares(examples, weights)
         held_out = in_proportion(len(sources[0].data.valid), weights)
         self.valid = taken_first([source.data.valid for source in sources], held_out)
+        self.sources = list(sources)
+        if text is not None:
+            self.sources.append(text(self.size))
+            self.counts.append(beside(self.size, self.sources[-1].weight))
         self._epoch = -1  # whose batches these are
         self._batches: list[list[Example]] = []
 
@@ -99,13 +113,14 @@ def source_parents(config: SFTConfig) -> tuple[Parent, ...]:
             "There is nothing to learn from: name a snapshot folder in demonstrations, or several"
             " in mixture."
         )
-    return tuple(parent_of("demonstrations", source.demonstrations) for source in config.sources)
+    sets = tuple(parent_of("demonstrations", source.demonstrations) for source in config.sources)
+    return sets if config.pretrain_text is None else (*sets, text_parent(config.pretrain_text))
 
 
 def load_mixture(config: SFTConfig, codec: Codec, parents: Sequence[Parent]) -> Mixture:
     """All sets of the settings as token ids; ``parents`` as ``source_parents`` gave them."""
     found = []
-    for place, (source, parent) in enumerate(zip(config.sources, parents, strict=True)):
+    for place, (source, parent) in enumerate(zip(config.sources, parents, strict=False)):
         data = load_demonstrations(
             source.demonstrations, codec, config.max_tokens, train_on=config.train_on
         )
@@ -113,10 +128,25 @@ def load_mixture(config: SFTConfig, codec: Codec, parents: Sequence[Parent]) -> 
             kept = sorted(shuffled(len(data.train), config.seed, place)[: source.cap])
             data = data._replace(train=[data.train[i] for i in kept])
         found.append(Source(parent.name, source.weight, data))
-    return Mixture(found, config.batch, config.seed, config.epoch_examples)
+    text = None if config.pretrain_text is None else partial(_running_text, config, codec)
+    return Mixture(found, config.batch, config.seed, config.epoch_examples, text)
+
+
+def _running_text(config: SFTConfig, codec: Codec, demonstrations: int) -> Source:
+    """Windows of the text as examples whose every token but the first is learned."""
+    path, share = str(config.pretrain_text), config.pretrain_share
+    wanted = config.epochs * beside(demonstrations, share)
+    text = PretrainText(path, codec, config.pretrain_tokens, wanted, config.seed)
+    windows = [Example(window[:1], window[1:]) for window in text.windows]
+    return Source(Path(path).name, share, Splits(windows, [], ()))
 
 
 # ---- how many, and which ------------------------------------------------------------------------
+
+
+def beside(demonstrations: int, share: float) -> int:
+    """How many windows of text, at least one, are such a share of all beside the demonstrations."""
+    return max(1, round(demonstrations * share / (1 - share)))
 
 
 def in_proportion(first: int, weights: Sequence[float]) -> list[int]:

@@ -6,20 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.sft_cast import config, train
+from tests.trainer.sft_cast import CPU, config, train
 from tests.trainer.snapshots import demonstration_row, write_snapshot
 from trainer.data import Example, Splits
 from trainer.errors import ConfigError
 from trainer.mixture import (
     Mixture,
     Source,
+    beside,
     drawn,
     in_proportion,
     load_mixture,
     shares,
     source_parents,
 )
+from trainer.models import LanguageModel
 from trainer.records import read_manifest
+from trainer.sft import validation_loss
 from trainer.text import Codec
 
 
@@ -162,3 +165,64 @@ def test_a_set_that_weighs_nothing_and_no_set_at_all_are_refused(
         config(tmp_path, tiny_llama, mixture=[{"demonstrations": "x"}])
     with pytest.raises(ConfigError, match="name a snapshot folder in demonstrations"):
         train(config(tmp_path / "run", tiny_llama))
+
+
+# ---- running text --------------------------------------------------------------------------------
+
+
+def windows_of(mixed: Mixture, epoch: int) -> list[Example]:
+    return [example for example in mixed.epoch(epoch) if len(example.prompt) == 1]
+
+
+def test_windows_of_text_are_a_tenth_of_an_epochs_examples_and_learned_whole(
+    tmp_path: Path, tiny_llama: Path, folders: list[Path]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(" ".join(f"word{i}" for i in range(400)), encoding="utf-8")
+    settings = config(
+        tmp_path / "run", tiny_llama, folders[0],
+        epoch_examples=18, pretrain_text=str(text), pretrain_tokens=16, epochs=2,
+    )  # fmt: skip
+    assert settings.pretrain_share == 0.1
+    mixed = load_mixture(settings, Codec.load(tiny_llama), source_parents(settings))
+    assert mixed.counts == [18, 2]
+    first, second = windows_of(mixed, 0), windows_of(mixed, 1)
+    assert [example.learned for example in first + second] == 4 * [[False] + 15 * [True]]
+    assert len({tuple(example.ids) for example in first + second}) == 4
+    assert all(len(example.prompt) > 1 for example in mixed.valid)
+
+
+@pytest.mark.parametrize(("demonstrations", "share", "windows"), [(90, 0.1, 10), (9, 0.5, 9)])
+def test_the_share_of_text_is_one_of_all_examples(
+    demonstrations: int, share: float, windows: int
+) -> None:
+    assert beside(demonstrations, share) == windows
+    assert beside(1, 0.01) == 1, "some where any was asked for"
+
+
+def test_a_run_with_text_learns_it_and_names_it_as_a_parent(
+    tmp_path: Path, tiny_llama: Path, folders: list[Path]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("so it goes " * 60, encoding="utf-8")
+    mixed = {"pretrain_text": str(text), "pretrain_share": 0.5, "pretrain_tokens": 24}
+    found = {}
+    for name, more in (("with", mixed), ("without", {})):
+        train(config(tmp_path / name, tiny_llama, folders[0], **more))
+        model = LanguageModel.load(tmp_path / name / "model", 0, "fp32", CPU)
+        codec = Codec.load(tmp_path / name / "model")
+        ids = codec.encode_text("so it goes so it goes so it goes")
+        example = Example(ids[:1], ids[1:])
+        found[name] = validation_loss(model, [example], codec.pad_id, 4096)
+    assert found["with"] < found["without"] - 0.5
+    manifest = read_manifest(tmp_path / "with", verify=True)
+    assert [p.name for p in manifest.parents if p.role == "pretrain_text"] == ["text.txt"]
+    assert [s["per_epoch"] for s in manifest.metrics["sources"]] == [12, 12]
+    assert manifest.rows == 12, "of demonstrations"
+    assert str(tmp_path) not in (tmp_path / "with" / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1])
+def test_a_share_of_none_or_all_is_refused(tmp_path: Path, tiny_llama: Path, share: float) -> None:
+    with pytest.raises(ConfigError, match="pretrain_share is"):
+        config(tmp_path, tiny_llama, pretrain_share=share)

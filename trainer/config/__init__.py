@@ -73,7 +73,7 @@ STAGES: dict[str, type[Any]] = {
 _POSITIVE = {
     "k", "batch", "chunk", "epochs", "minibatch", "episodes", "max_tokens", "micro_tokens",
     "max_new_tokens", "max_prompt_tokens", "learning_rate", "value_learning_rate",
-    "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "generate_batch", "eval_every",
+    "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "pretrain_tokens", "generate_batch", "eval_every",
     "epoch_examples", "pack_tokens", "eval_new_tokens",
     "kl_target", "kl_horizon", "null_space_gradients", "null_space_sequences", "lora_alpha",
     "vllm_timeout", "port", "keep",

@@ -176,6 +176,12 @@ class SFTConfig(TrainConfig):
     """More sets, mixed in by weight; the first set of all is the main one."""
     epoch_examples: int | None = None
     """Examples of an epoch, cut by weight; none is one pass over the main set."""
+    pretrain_text: str | None = None
+    """A UTF-8 file or a folder of them, of which windows are mixed in; none, no text is."""
+    pretrain_share: float = 0.1
+    """Their share of all examples (paper C.4: 10 % where PPO's policy is to start)."""
+    pretrain_tokens: int = 256
+    """Tokens of a window."""
     train_on: TrainOn = "response"
     """What is learned: the completion, or every assistant turn of the conversation."""
     epochs: int = 16
@@ -199,6 +205,14 @@ class SFTConfig(TrainConfig):
     """Of those answers."""
     generate_batch: int = 64
     """Rows decoded at once."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.pretrain_share < 1:
+            raise ConfigError(
+                f"sft settings.pretrain_share is {self.pretrain_share}; it must be above 0 and under"
+                " 1: without pretrain_text there is no text in the mixture."
+            )
 
     @property
     def sources(self) -> tuple[MixtureSource, ...]:
