@@ -8,8 +8,8 @@ SIDES = {"ppo": "ours", "trl": "TRL 1.12.0"}
 
 def tables(found: Mapping[str, Any]) -> str:
     """Those of one script's object."""
-    made = {"reward": _reward, "known_reward": _known_reward, "tax": _tax}[found["script"]](found)
-    return "\n".join([*made, ""])
+    kinds = {"reward": _reward, "known_reward": _known_reward, "tax": _tax, "epochs": _epochs}
+    return "\n".join([*kinds[found["script"]](found), ""])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -168,3 +168,29 @@ def _tax(found: Mapping[str, Any]) -> list[str]:
         ],
     )
     return lines
+
+
+# ---- epochs ---------------------------------------------------------------------------------------
+
+
+def _epochs(found: Mapping[str, Any]) -> list[str]:
+    judged = found["reward"]
+    lines = _table(
+        ["PPO's epochs", "approximate KL, nats a token", "clip fraction", "policy loss"],
+        [
+            [
+                epochs,
+                *(f"{one[name]:.4f}" for name in ("approx_kl", "clip_fraction", "policy_loss")),
+            ]
+            for epochs, one in found["ppo"].items()
+        ],
+    )
+    lines += [f"A reward model on {judged['train']} pairs, {judged['held_out']} held out:", ""]
+    names = ("train_accuracy", "accuracy", "log_loss")
+    return lines + _table(
+        ["epoch", "accuracy while training", "held-out accuracy", "held-out log loss"],
+        [
+            [str(number), *(f"{value:.3f}" for value in values)]
+            for number, values in enumerate(zip(*(judged[name] for name in names), strict=True), 1)
+        ],
+    )

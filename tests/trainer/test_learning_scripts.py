@@ -20,6 +20,7 @@ SMALL: dict[str, list[str]] = {
     "reward": ["epochs=1", "freeze_layers=1", "max_tokens=200"],
     "known_reward": ["peer=false", 'rewards=["concise", "harmless"]', "toxic_prompts=6"],
     "tax": [],
+    "epochs": [],
 }
 
 
@@ -90,7 +91,19 @@ def check_tax(found: dict[str, Any]) -> None:
         assert arm["nats"]["value"] == arm["change"][0]["nats"]["value"] != 0
 
 
-CHECKS = {"reward": check_reward, "known_reward": check_known_reward, "tax": check_tax}
+def check_epochs(found: dict[str, Any]) -> None:
+    once, twice = found["ppo"]["1"], found["ppo"]["2"]
+    assert 0 < once["approx_kl"] < twice["approx_kl"], "of the same answers, further on"
+    assert [len(found["reward"][name]) for name in ("train_accuracy", "log_loss")] == [2, 2]
+    assert found["reward"]["train"] == 24 and found["reward"]["held_out"] <= 6
+
+
+CHECKS = {
+    "reward": check_reward,
+    "known_reward": check_known_reward,
+    "tax": check_tax,
+    "epochs": check_epochs,
+}
 
 
 def test_the_peer_starts_from_our_value_model(tiny_llama: Path, tmp_path: Path) -> None:
