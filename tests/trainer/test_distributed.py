@@ -225,6 +225,29 @@ def test_the_launcher_starts_them(stages: dict[str, dict[str, Any]], tmp_path: P
     )
 
 
+@pytest.mark.slow
+def test_launchers_on_two_hosts_train_what_one_process_trains(
+    stages: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Each launcher starts one process and knows of the other by the first one's address alone."""
+    config = config_file(stages["sft"], tmp_path)
+    launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 2"
+    launch += " --mixed_precision no --dynamo_backend no --main_process_ip 127.0.0.1"
+    launch += f" --main_process_port {free_port()}"
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-m", *launch.split(), "--machine_rank", str(rank), "-m", "trainer",
+             *command("sft", config)],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [host.communicate(timeout=200)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], said
+    assert_alike(figures(tmp_path), figures(stages["sft"]["unbroken"]))
+    assert_alike(weights_of(tmp_path), weights_of(stages["sft"]["unbroken"]))
+
+
 # ---- an end before the end ----------------------------------------------------------------------------
 
 

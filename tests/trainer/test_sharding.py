@@ -212,22 +212,35 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
     assert_as_unbroken(broken, unbroken)
 
 
+def launched(config: Path) -> subprocess.CompletedProcess[str]:
+    """Stage ``sft`` on two processes, which accelerate is told to share the weights out over."""
+    launch = "accelerate.commands.launch --use_fsdp --fsdp_version 2 --num_processes 2"
+    launch += " --num_machines 1 --mixed_precision no --dynamo_backend no"
+    launch += f" --main_process_port {free_port()}"
+    return subprocess.run(
+        [sys.executable, "-m", *launch.split(), "-m", "trainer", *command("sft", config)],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_accelerate_says_that_weights_are_to_be_shared(
     stages: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    config = config_file(stages["sft"] | {"shard": False, "compile": True}, tmp_path)
-    launch = "accelerate.commands.launch --use_fsdp --fsdp_version 2 --num_processes 2"
-    launch += " --num_machines 1 --mixed_precision no --dynamo_backend no"
-    launch += f" --main_process_port {free_port()}"
-    ended = subprocess.run(
-        [sys.executable, "-m", *launch.split(), "-m", "trainer", *command("sft", config)],
-        cwd=ROOT, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+    ended = launched(config_file(stages["sft"] | {"shard": False, "compile": True}, tmp_path))
     assert ended.returncode != 0
     said = json.loads((tmp_path / "error.json").read_text())
     assert said["code"] == ConfigError.exit_code
     assert "shard does not go together with compile" in said["message"]
+
+
+@pytest.mark.slow
+def test_two_that_accelerate_has_share_the_weights_train_what_one_trains(
+    stages: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    ended = launched(config_file(stages["sft"] | {"shard": False}, tmp_path))
+    assert ended.returncode == 0, ended.stderr
+    assert_alike(weights_of(tmp_path), weights_of(stages["sft"]["unbroken"]))
 
 
 @pytest.mark.parametrize(
