@@ -191,8 +191,8 @@ def test_an_encoder_reward_model_takes_adapters_too(tiny_bert: Path) -> None:
 
 def test_settings_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for stage, changes, said in (
-        ("sft", {"lora_rank": -1}, "lora_rank is -1; it must not be negative"),
-        ("sft", {"lora_dropout": 1.0}, "lora_dropout is 1.0; it must be under 1"),
+        ("sft", {"lora_rank": -1}, "lora_rank is -1; it must be 0 or more"),
+        ("sft", {"lora_dropout": 1.0}, "lora_dropout is 1.0; it must be 0 or more and under 1"),
         ("reward", {"lora_alpha": 0.0}, "lora_alpha is 0.0; it must be above 0"),
         ("pretrain", {"lora_rank": 4}, "pretraining trains the weights themselves"),
         ("pretrain", {"objective": "masked", "compile": True}, "are for the causal objective"),

@@ -2,19 +2,51 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trainer.__main__ import MODULES
-from trainer.config import STAGES, PPOConfig, SampleConfig, config_from_plain, load_config
+from trainer.config import (
+    SERVE,
+    STAGES,
+    PPOConfig,
+    SampleConfig,
+    ServeConfig,
+    config_from_plain,
+    load_config,
+)
+from trainer.config.ranges import range_of
 from trainer.errors import ConfigError, TrainerError
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = {"out": "o", "model": "m", "prompts": "p"}
+
+
+CONFIGS = STAGES | {SERVE: ServeConfig}
+
+
+def required(stage: str) -> dict[str, Any]:
+    """What a stage cannot do without."""
+    return {
+        field.name: ["x"] if field.type == tuple[str, ...] else "x"
+        for field in dataclasses.fields(CONFIGS[stage])
+        if field.default is dataclasses.MISSING
+    }
+
+
+def numbers(*kinds: Any) -> list[tuple[str, str]]:
+    """(stage, setting) of all that are of one of these types, or null."""
+    hints = {stage: typing.get_type_hints(config) for stage, config in CONFIGS.items()}
+    wanted = {*kinds, *(kind | None for kind in kinds)}
+    return [
+        (stage, name) for stage, of in hints.items() for name, hint in of.items() if hint in wanted
+    ]
 
 
 def test_defaults_are_the_papers() -> None:
@@ -41,13 +73,94 @@ def test_a_last_smaller_batch_counts_as_an_iteration() -> None:
         ({"k": "4"}, "sample settings.k is '4'; it must be of type int"),
         ({"k": True}, "sample settings.k is True; it must be of type int"),
         ({"k": 0}, "sample settings.k is 0; it must be above 0"),
-        ({"temperature": -0.1}, "temperature is -0.1; it must not be negative"),
+        ({"temperature": -0.1}, "temperature is -0.1; it must be 0 or more"),
         ({"precision": "fp8"}, "precision is 'fp8'; it must be one of 'auto', 'fp32', 'bf16'"),
     ],
 )
 def test_a_wrong_setting_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config_from_plain("sample", SAMPLE | change)
+
+
+# ---- numbers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stage", "name"), numbers(int, float))
+def test_every_number_has_a_range(stage: str, name: str) -> None:
+    assert range_of(stage, name) is not None
+
+
+@pytest.mark.parametrize(("stage", "name"), numbers(int, float))
+def test_no_number_may_be_far_below_zero_but_a_score(stage: str, name: str) -> None:
+    change = required(stage) | {name: -(10**6)}
+    if name == "missing_end_score":
+        assert config_from_plain(stage, change).missing_end_score == -1e6
+        return
+    with pytest.raises(ConfigError, match=rf"{stage} settings\.{name}\b"):
+        config_from_plain(stage, change)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+@pytest.mark.parametrize(("stage", "name"), numbers(float))
+def test_what_is_no_finite_number_is_refused(stage: str, name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        config_from_plain(stage, required(stage) | {name: json.loads(value)})
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "value", "message"),
+    [
+        ("ppo", "clip", 0, "clip is 0.0; it must be above 0."),
+        ("ppo", "value_clip", 0, "value_clip is 0.0; it must be above 0."),
+        ("ppo", "gamma", 1.01, "gamma is 1.01; it must be from 0 to 1."),
+        ("ppo", "lam", 7, "lam is 7.0; it must be from 0 to 1."),
+        ("ppo", "ema_decay", 1, "ema_decay is 1.0; it must be 0 or more and under 1."),
+        ("ppo", "adam_beta1", 1, "adam_beta1 is 1.0; it must be 0 or more and under 1."),
+        ("ppo", "adam_beta2", 2, "adam_beta2 is 2.0; it must be 0 or more and under 1."),
+        ("ppo", "adam_eps", 0, "adam_eps is 0.0; it must be above 0."),
+        ("ppo", "ptx_per_episode", 0, "ptx_per_episode is 0.0; it must be above 0."),
+        ("ppo", "ptx_tokens", 1, "ptx_tokens is 1; it must be at least 2."),
+        ("ppo", "temperature", 0, "temperature is 0.0; it must be above 0."),
+        ("ppo", "importance_cap", 0.9, "importance_cap is 0.9; it must be at least 1."),
+        ("ppo", "target_kl_stop", 0, "target_kl_stop is 0.0; it must be above 0, or null."),
+        ("sft", "residual_dropout", 1, "residual_dropout is 1.0; it must be 0 or more and under 1"),
+        ("sft", "final_lr_fraction", 5, "final_lr_fraction is 5.0; it must be from 0 to 1."),
+        ("sft", "max_tokens", 1, "max_tokens is 1; it must be at least 2."),
+        ("sft", "seed", 2**63, f"seed is {2**63}; it must be from 0 to 2^63 - 1."),
+        ("pretrain", "mask_rate", 1.1, "mask_rate is 1.1; it must be above 0 and at most 1."),
+        ("pretrain", "max_steps", 0, "max_steps is 0; it must be above 0, or null."),
+        ("serve", "port", 65536, "port is 65536; it must be from 1 to 65535."),
+        ("serve", "keep", 1, "keep is 1; it must be at least 2."),
+    ],
+)
+def test_a_number_out_of_range_is_named(stage: str, name: str, value: float, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"{stage} settings.{message}")):
+        config_from_plain(stage, required(stage) | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("stage", "names"),
+    [
+        ("sample", ["temperature", "threads", "seed"]),
+        ("sft", ["temperature", "adam_beta1", "adam_beta2", "final_lr_fraction", "freeze_layers"]),
+        ("ppo", ["max_grad_norm", "weight_decay", "warmup", "value_coef", "gamma", "lam"]),
+        ("ppo", ["ema_decay", "kl_coef", "ptx_coef", "eval_prompts", "importance_above"]),
+        ("reward", ["head_scale", "margin", "l2", "label_smoothing", "frozen_states_mb"]),
+        ("pretrain", ["valid_windows", "warmup_fraction", "mask_token_share"]),
+    ],
+)
+def test_zero_stays_where_it_means_something(stage: str, names: list[str]) -> None:
+    config = config_from_plain(stage, required(stage) | dict.fromkeys(names, 0))
+    assert [getattr(config, name) for name in names] == [0] * len(names)
+
+
+def test_the_ends_of_a_range_that_holds_them_are_allowed() -> None:
+    ends = {"importance_cap": 1, "ptx_tokens": 2, "gamma": 1, "seed": 2**63 - 1, "clip": 1e-9}
+    config = config_from_plain("ppo", {"out": "o"} | ends)
+    assert {name: getattr(config, name) for name in ends} == ends
+
+
+# ---- whole settings -----------------------------------------------------------------------------
 
 
 def test_a_missing_setting_is_named() -> None:
@@ -81,12 +194,7 @@ def test_settings_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_settings_survive_json(stage: str) -> None:
-    required = {
-        field.name: ["x"] if field.type == tuple[str, ...] else "x"
-        for field in dataclasses.fields(STAGES[stage])
-        if field.default is dataclasses.MISSING
-    }
-    config = config_from_plain(stage, required)
+    config = config_from_plain(stage, required(stage))
     assert config_from_plain(stage, json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 

@@ -15,7 +15,7 @@ from tests.trainer.pretraining import REPEATED, settings, trainee_of
 from tests.trainer.tiny import TEXT, build_tiny
 from trainer import pretrain
 from trainer.__main__ import main
-from trainer.config import PretrainConfig
+from trainer.config import PretrainConfig, config_from_plain
 from trainer.errors import ConfigError, DataError, ModelError, TrainerError
 from trainer.objectives import (
     new_model,
@@ -197,17 +197,17 @@ def test_the_command_line_may_name_the_objective(tmp_path: Path, tiny_bert: Path
     ("changes", "message"),
     [
         ({"warmup_fraction": 1.5}, "warmup_fraction is 1.5; it must be from 0 to 1"),
-        ({"mask_rate": 0.0}, "mask_rate is 0; it must be above 0"),
+        ({"mask_rate": 0.0}, "mask_rate is 0.0; it must be above 0"),
         ({"random_token_share": 0.3}, "the sum of mask_token_share and random_token_share is 1.1"),
-        ({"max_steps": 0}, "max_steps is 0; 1 is the least"),
-        ({"valid_every": 0}, "valid_every must be above 0"),
+        ({"max_steps": 0}, "max_steps is 0; it must be above 0, or null"),
+        ({"valid_every": 0}, "valid_every is 0; it must be above 0"),
         ({"freeze_layers": 1, "fresh": True}, "freeze_layers is for a causal model"),
         ({"freeze_layers": 1, "objective": "masked"}, "freeze_layers is for a causal model"),
     ],
 )
 def test_a_setting_out_of_range_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        PretrainConfig(out="", **changes)
+        config_from_plain("pretrain", {"out": "-"} | changes)
 
 
 @pytest.mark.parametrize(

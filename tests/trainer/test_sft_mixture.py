@@ -1,5 +1,6 @@
 """Several sets of demonstrations, mixed by weight: how many, which, and what the manifest says."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -158,8 +159,8 @@ def test_a_cap_takes_the_same_examples_for_the_same_seed(
 def test_a_set_that_weighs_nothing_and_no_set_at_all_are_refused(
     tmp_path: Path, tiny_llama: Path
 ) -> None:
-    for wrong in ({"weight": 0}, {"weight": 1, "cap": 0}):
-        with pytest.raises(ConfigError, match=r"of x is 0(\.0)?; it must be above 0"):
+    for wrong in ({"weight": 0}, {"weight": math.inf}, {"weight": 1, "cap": 0}):
+        with pytest.raises(ConfigError, match=r"of x is (0(\.0)?|inf); it must be above 0"):
             config(tmp_path, tiny_llama, mixture=[{"demonstrations": "x"} | wrong])
     with pytest.raises(ConfigError, match=r"mixture\[0\] lacks the field 'weight'"):
         config(tmp_path, tiny_llama, mixture=[{"demonstrations": "x"}])

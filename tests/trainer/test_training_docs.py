@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trainer.config import SERVE, STAGES, ServeConfig
+from trainer.config.ranges import IN_A_STAGE, RANGES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
 SHARED = "All stages"
@@ -129,3 +130,12 @@ def test_every_stage_that_trains_says_what_the_paper_has(stage: str) -> None:
     for section in (*SECTIONS[stage], SHARED):
         assert all("paper" in row for row in TABLES[section].values())
         assert all(row["meaning and source"] for row in TABLES[section].values())
+
+
+def test_the_page_says_what_every_number_may_be() -> None:
+    (part,) = re.findall(r"^## What a number may be\n(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+    rows = [_cells(line) for line in part.splitlines() if "`" in line and line.startswith("|")]
+    said = [(name, says) for says, names in rows for name in re.findall(r"`(\w+)`", names)]
+    assert sorted(said) == sorted((name, allowed.says) for name, allowed in RANGES.items())
+    for (stage, name), allowed in IN_A_STAGE.items():
+        assert f"In stage `{stage}` `{name}` is {allowed.says}" in part

@@ -1,10 +1,11 @@
 """Settings of every stage: frozen dataclasses, one sentence a field. Standard library only.
 
-A stage reads one JSON object. An unknown key or a wrong type is refused with a sentence that
-names it. Defaults are the paper's (InstructGPT, arXiv 2203.02155, appendix C) where it reports
-them; a profile of the web app overrides them for small machines.
+A stage reads one JSON object. An unknown key, a wrong type or a number out of range is refused
+with a sentence that names it. Defaults are the paper's (InstructGPT, arXiv 2203.02155, appendix
+C) where it reports them; a profile of the web app overrides them for small machines.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from trainer.config.drawing import (
     TextConfig,
 )
 from trainer.config.ppo import KLEstimator, PPOConfig
+from trainer.config.ranges import range_of
 from trainer.config.training import (
     MixtureSource,
     ObjectiveName,
@@ -70,20 +72,6 @@ STAGES: dict[str, type[Any]] = {
     "score": ScoreConfig,
 }
 
-_POSITIVE = {
-    "k", "batch", "chunk", "epochs", "minibatch", "episodes", "max_tokens", "micro_tokens",
-    "max_new_tokens", "max_prompt_tokens", "learning_rate", "value_learning_rate",
-    "checkpoint_every", "keep_checkpoints", "documents", "ptx_tokens", "pretrain_tokens", "generate_batch", "eval_every",
-    "epoch_examples", "pack_tokens", "eval_new_tokens",
-    "kl_target", "kl_horizon", "null_space_gradients", "null_space_sequences", "lora_alpha",
-    "vllm_timeout", "port", "keep",
-}  # fmt: skip
-_NOT_NEGATIVE = {
-    "temperature", "kl_coef", "ptx_coef", "freeze_layers", "head_scale", "missing_end_penalty",
-    "frozen_states_mb", "lora_rank", "lora_dropout", "value_warmup", "waiting",
-}  # fmt: skip
-
-
 SERVE = "serve"
 """No stage, as it makes nothing and has no end, but it has settings too."""
 
@@ -95,13 +83,11 @@ def config_from_plain(stage: str, plain: Any) -> Any:
     config = from_plain(
         STAGES.get(stage, ServeConfig), plain, where=f"{stage} settings", error=ConfigError
     )
-    for name, value in vars(config).items():
-        if name in _POSITIVE and value is not None and not value > 0:
-            raise ConfigError(f"{stage} settings.{name} is {value}; it must be above 0.")
-        if name in _NOT_NEGATIVE and value < 0:
-            raise ConfigError(f"{stage} settings.{name} is {value}; it must not be negative.")
-        if name == "lora_dropout" and not value < 1:
-            raise ConfigError(f"{stage} settings.{name} is {value}; it must be under 1.")
+    for field in dataclasses.fields(config):
+        value, allowed = getattr(config, field.name), range_of(stage, field.name)
+        if allowed is not None and value is not None and not allowed.holds(value):
+            says = allowed.says + (", or null" if field.default is None else "")
+            raise ConfigError(f"{stage} settings.{field.name} is {value}; it must be {says}.")
     return config
 
 

@@ -141,10 +141,6 @@ class ServeConfig:
     threads: int = 0
     precision: Precision = "auto"
 
-    def __post_init__(self) -> None:
-        if self.keep < 2:
-            raise ConfigError(f"serve settings.keep is {self.keep}; it must be at least 2.")
-
 
 def check_reward(reward: str, function: str | None) -> None:
     if reward and function is not None:

@@ -129,10 +129,6 @@ class PPOConfig(TrainConfig):
                 "With LoRA the value model is an adapter, neither saved nor taken from an earlier run:"
                 " set value to empty and save_value to false, or lora_rank to 0."
             )
-        if self.target_kl_stop is not None and not self.target_kl_stop > 0:
-            raise ConfigError(
-                f"target_kl_stop is {self.target_kl_stop}; it must be above 0, or null for never."
-            )
         if self.kl_control == "adaptive" and self.kl_horizon < self.batch:
             raise ConfigError(
                 f"kl_horizon is {self.kl_horizon}; it must be at least the batch of {self.batch}"
@@ -143,11 +139,6 @@ class PPOConfig(TrainConfig):
         self._check_generator()
 
     def _check_generator(self) -> None:
-        if self.importance_cap < 1 or self.importance_above < 0:
-            raise ConfigError(
-                f"importance_cap is {self.importance_cap} and importance_above is"
-                f" {self.importance_above}: at least 1 and at least 0 they must be."
-            )
         if self.generator != "vllm":
             return
         if not (self.vllm_url or "").startswith(("http://", "https://")):

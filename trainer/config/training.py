@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainer.config.drawing import Precision
+from trainer.config.ranges import ABOVE_0
 from trainer.errors import ConfigError
 
 TrainOn = Literal["response", "assistant"]
@@ -24,6 +25,7 @@ class TrainConfig:
     adam_eps: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    """Gradients of each model are scaled down to this length; 0 leaves them."""
     batch: int = 32
     """Rows per optimiser step (SFT: demonstrations; RM: rankings)."""
     micro_tokens: int = 4096
@@ -108,24 +110,11 @@ class PretrainConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shares = {
-            "warmup_fraction": self.warmup_fraction,
-            "mask_rate": self.mask_rate,
-            "mask_token_share": self.mask_token_share,
-            "random_token_share": self.random_token_share,
-            "the sum of mask_token_share and random_token_share": self.mask_token_share
-            + self.random_token_share,
-        }
-        for name, value in shares.items():
-            if not 0 <= value <= 1 + 1e-9:
-                raise ConfigError(f"pretrain settings: {name} is {value}; it must be from 0 to 1.")
-        if self.mask_rate == 0:
-            raise ConfigError("pretrain settings.mask_rate is 0; it must be above 0.")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ConfigError(f"pretrain settings.max_steps is {self.max_steps}; 1 is the least.")
-        if self.valid_every < 1 or self.valid_windows < 0:
+        chosen = self.mask_token_share + self.random_token_share
+        if not chosen <= 1 + 1e-9:
             raise ConfigError(
-                "pretrain settings: valid_every must be above 0, and valid_windows not negative."
+                "pretrain settings: the sum of mask_token_share and random_token_share is"
+                f" {chosen}; it must be at most 1."
             )
         if self.lora_rank:
             raise ConfigError(
@@ -158,9 +147,10 @@ class MixtureSource:
     def __post_init__(self) -> None:
         for name in ("weight", "cap"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not ABOVE_0.holds(value):
                 raise ConfigError(
-                    f"mixture: the {name} of {self.demonstrations} is {value}; it must be above 0."
+                    f"mixture: the {name} of {self.demonstrations} is {value}; it must be"
+                    f" {ABOVE_0.says}."
                 )
 
 
@@ -205,14 +195,6 @@ class SFTConfig(TrainConfig):
     """Of those answers."""
     generate_batch: int = 64
     """Rows decoded at once."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.pretrain_share < 1:
-            raise ConfigError(
-                f"sft settings.pretrain_share is {self.pretrain_share}; it must be above 0 and under"
-                " 1: without pretrain_text there is no text in the mixture."
-            )
 
     @property
     def sources(self) -> tuple[MixtureSource, ...]:
@@ -261,16 +243,6 @@ class RewardConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        wrong = {
-            "tie_threshold": ("above 0", self.tie_threshold > 0),
-            "margin": ("0 or more", self.margin >= 0),
-            "l2": ("0 or more", self.l2 >= 0),
-            "label_smoothing": ("0 or more and under 0.5", 0 <= self.label_smoothing < 0.5),
-        }
-        for name, (bounds, holds) in wrong.items():
-            if not holds:
-                value = getattr(self, name)
-                raise ConfigError(f"reward settings.{name} is {value}; it must be {bounds}.")
         if self.ties == "model" and self.loss != "pairwise":
             raise ConfigError(
                 "reward settings.ties is 'model', which only the pairwise loss does: set loss to"
