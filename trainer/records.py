@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from trainer.errors import DataError, IntegrityError
-from trainer.strict import from_plain, to_plain
+from trainer.strict import from_json, to_plain
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -246,14 +246,9 @@ def row_line(row: Any) -> str:
 
 def read_rows(path: Path, cls: type[Row]) -> Iterator[Row]:
     """Stream the rows of a JSON Lines file; a bad one raises DataError naming line and field."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            where = f"{path.name} line {number}"
-            try:
-                plain = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{where} is not JSON: {error.msg}.") from None
-            yield from_plain(cls, plain, where=where, error=DataError)
+            yield from_json(cls, line, where=f"{path.name} line {number}", error=DataError)
 
 
 def write_atomic(path: Path, chunks: Iterable[str]) -> str:
@@ -291,16 +286,13 @@ def read_manifest(folder: Path, *, verify: bool = False) -> Manifest:
     """The manifest of a finished folder.
 
     With ``verify`` every file is hashed. Raises IntegrityError when the manifest is missing,
-    of another schema version, or a file does not match it.
+    cannot be read, is of another schema version, or a file does not match it.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise IntegrityError(f"{folder.name} has no {MANIFEST}: it was never finished.")
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise IntegrityError(f"{MANIFEST} of {folder.name} is not JSON: {error.msg}.") from None
-    manifest = from_plain(Manifest, plain, where=f"{folder.name}/{MANIFEST}", error=IntegrityError)
+    where = f"{folder.name}/{MANIFEST}"
+    manifest = from_json(Manifest, path.read_bytes(), where=where, error=IntegrityError)
     if manifest.schema_version != SCHEMA_VERSION:
         raise IntegrityError(
             f"{folder.name} has schema version {manifest.schema_version};"

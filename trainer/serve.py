@@ -142,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(400, "bad_request", f"Send JSON of at most {BODY_BYTES:,} bytes.")
         try:
             return json.loads(self.rfile.read(int(length)))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Refused(400, "bad_request", "The body is not JSON.") from None
 
     def _model(self, body: Any) -> None:

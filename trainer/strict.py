@@ -5,6 +5,7 @@ Standard library only, so that the web side can import it for nothing.
 
 import dataclasses
 import functools
+import json
 import types
 import typing
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -48,9 +49,17 @@ def _convert(value: Any, hint: Any, where: str, error: type[TrainerError]) -> An
     if dataclasses.is_dataclass(hint):
         return from_plain(typing.cast(type, hint), value, where=where, error=error)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise error(f"{where} is a number that is too large.") from None
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise error(f"{where} is {value!r}; it must be of type {hint.__name__}.")
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # JSON can say half of a surrogate pair
+            raise error(f"{where} is {value!r}; half a character is no text.") from None
     return value
 
 
@@ -73,6 +82,25 @@ def from_plain(cls: type[T], plain: Any, *, where: str, error: type[TrainerError
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise error(f"{where} lacks the field {name!r}.")
     return cls(**values)
+
+
+def from_json(cls: type[T], data: bytes, *, where: str, error: type[TrainerError]) -> T:
+    """Build the dataclass ``cls`` from JSON in UTF-8; ``error``, naming ``where``, if it is not that."""
+    try:
+        return from_plain(cls, _parsed(data, where, error), where=where, error=error)
+    except RecursionError:
+        raise error(f"{where} is nested too deeply.") from None
+
+
+def _parsed(data: bytes, where: str, error: type[TrainerError]) -> Any:
+    try:
+        return json.loads(data.decode())
+    except UnicodeDecodeError as wrong:
+        raise error(f"{where} is not UTF-8 text (byte {wrong.start}).") from None
+    except json.JSONDecodeError as wrong:
+        raise error(f"{where} is not JSON: {wrong.msg}.") from None
+    except ValueError:  # Python reads no whole number of thousands of digits
+        raise error(f"{where} has a number that is too large.") from None
 
 
 def to_plain(record: Any) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def test_a_ranking_that_is_none_is_refused(changes: dict[str, Any], message: str
         ({"prompt": [{"role": "user"}]}, r"line 2.prompt\[0\] lacks the field 'content'"),
         ({"prompt": "Hi"}, "line 2.prompt is 'Hi'; it must be a list"),
         ({"id": 3}, "line 2.id is 3; it must be of type str"),
+        ({"id": "\ud800"}, r"line 2.id is '\\ud800'; half a character is no text"),
         ({"colour": "red"}, "line 2 has the unknown field 'colour'"),
     ],
 )
@@ -134,10 +135,31 @@ def test_a_bad_row_is_named_by_line_and_field(
         list(read_rows(path, PromptRow))
 
 
-def test_a_line_that_is_not_json_is_named(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text(row_line(PROMPT) + '{"id": "p2", "pro\n')
-    with pytest.raises(DataError, match="line 2 is not JSON"):
-        list(read_rows(tmp_path / "rows.jsonl", PromptRow))
+UNREADABLE = [
+    (b'{"id": "p2", "pro', "is not JSON"),
+    (b"\xff\xfe{", r"is not UTF-8 text \(byte 0\)"),
+    (b'{"id": "caf\xe9"}', r"is not UTF-8 text \(byte 11\)"),
+    (b"[" * 100_000, "is nested too deeply"),
+    (b'{"id": ' + b"1" * 5000 + b"}", "has a number that is too large"),
+]
+"""What is no row and no manifest, and what is said of it."""
+
+
+@pytest.mark.parametrize(("line", "message"), UNREADABLE)
+def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, line: bytes, message: str) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(row_line(PROMPT).encode() + line + b"\n")
+    rows = read_rows(tmp_path / "rows.jsonl", PromptRow)
+    assert next(rows) == PROMPT
+    with pytest.raises(DataError, match=f"^rows.jsonl line 2 {message}"):
+        next(rows)
+
+
+def test_a_whole_number_beyond_every_fraction_is_refused(tmp_path: Path) -> None:
+    """Where a fraction is wanted, whole numbers do, but not of 400 digits."""
+    plain = json.loads(row_line(comparison())) | {"confidence": 10**400}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(plain) + "\n")
+    with pytest.raises(DataError, match=r"line 1.confidence is a number that is too large"):
+        list(read_rows(tmp_path / "rows.jsonl", ComparisonRow))
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -188,6 +210,12 @@ def test_a_folder_that_does_not_match_its_manifest_is_refused(
     write_manifest(tmp_path, replace(manifest, schema_version=99))
     with pytest.raises(IntegrityError, match="schema version 99; this trainer reads 1"):
         read_manifest(tmp_path)
-    (tmp_path / MANIFEST).write_text("{")
-    with pytest.raises(IntegrityError, match="is not JSON"):
+
+
+@pytest.mark.parametrize(("data", "message"), UNREADABLE)
+def test_a_manifest_that_cannot_be_read_is_refused(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
+    (tmp_path / MANIFEST).write_bytes(data)
+    with pytest.raises(IntegrityError, match=f"^{tmp_path.name}/{MANIFEST} {message}"):
         read_manifest(tmp_path)

@@ -253,6 +253,7 @@ def test_a_listener_who_leaves_frees_the_place(running: Running) -> None:
         ({"ids": [1]}, "either messages or ids"),
         ({"messages": None}, "either messages or ids"),
         ({"messages": [{"role": "root", "content": "x"}]}, "role"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "half a character is no text"),
         ({"id": 3}, "request.id is 3"),
     ],
 )
@@ -273,6 +274,7 @@ def test_what_cannot_be_answered_is_refused(running: Running) -> None:
     assert running.client.samples(messages=[]).error == "refused"
     assert running.client.ask("/v1/samples", b"{").error == "bad_request"
     assert running.client.ask("/v1/samples", b"[]").error == "bad_request"
+    assert running.client.ask("/v1/samples", b"[" * 100_000).error == "bad_request"
     assert running.client.ask("/v1/samples", b" " * (2**20 + 1)).error == "bad_request"
     assert running.client.ask("/v1/other", {}).status == 404
     assert running.client.samples(messages=None, ids=[5, 6, 7]).status == 200
