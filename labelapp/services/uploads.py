@@ -50,6 +50,8 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, Any]]:
                 yield number, json.loads(line)
             except ValueError as error:
                 yield number, _("Not JSON: %(error)s.") % {"error": error}
+            except RecursionError:
+                yield number, _("This is nested too deeply.")
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
@@ -71,7 +73,7 @@ def _cells_read(plain: dict[str, Any]) -> Any:
         if name in plain:
             try:
                 plain[name] = json.loads(plain[name])
-            except ValueError:
+            except (ValueError, RecursionError):
                 return _("%(name)s must hold JSON in a CSV file.") % {"name": name}
     return plain
 

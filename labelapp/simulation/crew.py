@@ -94,7 +94,7 @@ def demonstrations_read(path: Path) -> dict[str, str]:
         try:
             row = json.loads(line)
             prompt, completion = row["prompt"], row["completion"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise BadInput(
                 f"{path} line {number}: each line must be an object with prompt and completion."
             ) from None

@@ -310,6 +310,7 @@ def test_work_left_in_hand_by_an_earlier_start_is_finished(
     [
         ("nonsense", "line 2: each line must be an object"),
         ('{"prompt": "x"}', "line 2: each line must be an object"),
+        ("[" * 100_000, "line 2: each line must be an object"),
         ('{"prompt": "x", "completion": " "}', "line 2: prompt and completion must be text"),
         ('{"prompt": 1, "completion": "y"}', "line 2: prompt and completion must be text"),
     ],

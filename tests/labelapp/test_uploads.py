@@ -100,6 +100,24 @@ def test_a_file_that_cannot_be_read_is_refused_whole(content: bytes) -> None:
         preview(content)
 
 
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", lines({"text": "Fine."}) + "\n" + DEEP, "This is nested too deeply."),
+        ("a.csv", f"text,pairs\nFine.,\nOdd.,{DEEP}\n", "pairs must hold JSON in a CSV file."),
+    ],
+)
+def test_a_row_nested_too_deeply_is_named_and_the_good_ones_stay(
+    name: str, content: str, message: str
+) -> None:
+    upload = preview(content, name=name)
+    assert [row["text"] for row in upload.rows] == ["Fine."]
+    assert [problem["message"] for problem in upload.problems] == [message]
+
+
 def test_an_author_gets_no_more_than_two_hundred_prompts() -> None:
     upload = preview(lines(*({"text": f"Prompt {i}", "author": "ann"} for i in range(202))))
     assert len(upload.rows) == 200
