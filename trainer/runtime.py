@@ -253,11 +253,14 @@ class Checkpoints:
             )
         path = self.folder / f"{step:08d}.pt"
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with beside.open("wb") as out:
-            torch.save(state, out)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(beside, path)
+        try:
+            with beside.open("wb") as out:
+                torch.save(state, out)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
         for old in self._paths()[: -self.keep]:
             old.unlink()
 

@@ -1,7 +1,10 @@
 """Schedules, the optimiser and checkpoints."""
 
 import ctypes
+import errno
+import os
 from pathlib import Path
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -137,6 +140,22 @@ def test_a_checkpoint_larger_than_the_free_disk_is_not_begun(tmp_path: Path) -> 
     with pytest.raises(DiskFull, match="A checkpoint needs"):
         checkpoints.save(1, {"weights": huge})
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_checkpoint_that_could_not_be_written_takes_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path, SFTConfig(out=""), PARENTS)
+    checkpoints.save(1, {"step": 1})
+
+    def full(state: dict[str, Any], out: IO[bytes]) -> None:
+        out.write(b"the first part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(2, {"step": 2})
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000001.pt"]
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
