@@ -3,6 +3,9 @@
 import sys
 from dataclasses import dataclass
 
+STAGE_STOP_SECONDS = 30
+"""How long a stage may take to write its checkpoint when asked to stop; then its worker ends it."""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -42,7 +45,11 @@ PROCESSES = (
         gives_signs=False,
     ),
     Process("worker", _worker("worker", "default", "2"), stop_seconds=5),
-    Process("worker-gpu", _worker("worker-gpu", "gpu", "1"), stop_seconds=5),
+    Process(
+        "worker-gpu",
+        _worker("worker-gpu", "gpu", "1"),
+        stop_seconds=STAGE_STOP_SECONDS + 10,  # its run then goes back to the queue
+    ),
     Process(
         "beat",
         ("celery", "--quiet", "-A", "labelapp", "beat", "--loglevel", "INFO"),

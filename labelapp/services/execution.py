@@ -20,6 +20,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from labelapp.errors import LabelappError
 from labelapp.models import Run
+from labelapp.processes import STAGE_STOP_SECONDS
 from labelapp.run_logs import MetricsTail, failure_sentence
 from labelapp.selectors.judges import judges_of_run
 from labelapp.services.priorities import priorities_update
@@ -54,8 +55,6 @@ logger = logging.getLogger(__name__)
 
 TICK = 0.5
 """Seconds between two looks at the child."""
-STOP_SECONDS = 30.0
-"""How long a child may take to write its checkpoint when asked to stop."""
 BUSY_SECONDS, BUSY_TRIES = 3.0, 40
 """How long to wait for a folder that the last owner's child still holds."""
 DATABASE_AWAY = (OperationalError, InterfaceError)
@@ -225,7 +224,7 @@ class _Execution:
             if asked is None and (self.cancel or self.leaving()):
                 child.ask_to_stop()
                 asked = time.monotonic()
-            elif asked is not None and time.monotonic() - asked > STOP_SECONDS:
+            elif asked is not None and time.monotonic() - asked > STAGE_STOP_SECONDS:
                 child.kill()
             time.sleep(TICK)
         return code
@@ -234,7 +233,7 @@ class _Execution:
         """Let the child write one and end."""
         if self.child is not None:
             self.child.ask_to_stop()
-            wait_until = time.monotonic() + STOP_SECONDS
+            wait_until = time.monotonic() + STAGE_STOP_SECONDS
             while self.child.poll() is None and time.monotonic() < wait_until:
                 time.sleep(TICK)
 

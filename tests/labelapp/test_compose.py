@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from labelapp import settings
-from labelapp.processes import PREPARATIONS, PROCESSES
+from labelapp.processes import PREPARATIONS, PROCESSES, STAGE_STOP_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -20,6 +20,18 @@ VARIABLE = re.compile(r"\$\{(\w+)(:[?-][^}]*)?}")
 def test_every_process_of_the_demo_is_a_service_with_the_same_command() -> None:
     for process in PROCESSES:
         assert SERVICES[process.name]["command"] == ["python", "-m", *process.command], process.name
+
+
+def test_every_process_has_the_time_to_end_that_it_is_given_in_the_demo() -> None:
+    for process in PROCESSES:
+        grace = SERVICES[process.name]["stop_grace_period"]
+        assert int(grace.removesuffix("s")) >= process.stop_seconds, process.name
+
+
+def test_the_gpu_worker_outlives_the_stage_that_writes_its_checkpoint() -> None:
+    seconds = {process.name: process.stop_seconds for process in PROCESSES}
+    assert seconds.pop("worker-gpu") >= STAGE_STOP_SECONDS + 5
+    assert max(seconds.values()) <= 10  # nothing there is worth a longer wait
 
 
 def test_no_service_of_ours_runs_anything_that_the_demo_does_not() -> None:
