@@ -23,6 +23,7 @@ TRL = (
     "accelerate==1.15.0",
     "pandas",  # its PPO imports it without asking for it
 )
+_TRL_FOLDER = "trl-1.12.0"
 SCRIPTS = ROOT / "bench" / "peers"
 
 
@@ -33,15 +34,41 @@ class Job(NamedTuple):
     result: dict[str, Any]  # times: Unix seconds after each repetition; what else was measured
 
 
+class NotInstalled(SystemExit):
+    """An environment that could not be made; ``reason`` is its installer's last line."""
+
+    def __init__(self, message: str, reason: str = "no word of why") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Trl(NamedTuple):
+    """TRL, or that it is not there."""
+
+    python: Path | None  # the interpreter of its environment
+    said: str | None  # for the settings of what was measured; none if it was not asked for
+
+
+def trl(args: argparse.Namespace) -> Trl:
+    """TRL for a benchmark that is worth its time without it, too."""
+    if args.no_peer:
+        return Trl(None, None)
+    try:
+        return Trl(environment(args.work, _TRL_FOLDER, TRL), ", ".join(TRL))
+    except NotInstalled as error:
+        print(f"{error}\nOurs is measured alone; ratios will be null.", file=sys.stderr)
+        return Trl(None, f"none, as {TRL[0]} could not be installed: {error.reason}")
+
+
 def trl_python(work: Path) -> Path:
     """The interpreter of TRL's environment."""
-    return environment(work, "trl-1.12.0", TRL, hint="Measure without it: --no-peer.")
+    return environment(work, _TRL_FOLDER, TRL, hint="Measure without it: --no-peer.")
 
 
 def environment(work: Path, name: str, packages: Iterable[str], hint: str = "") -> Path:
     """The interpreter of an environment, which is made, some minutes, where it is not there.
 
-    The package index is the one that pip is set up with. SystemExit if it cannot be made.
+    The package index is the one that pip is set up with. NotInstalled if it cannot be made.
     """
     packages = tuple(packages)
     folder = work.resolve() / name
@@ -57,7 +84,8 @@ def environment(work: Path, name: str, packages: Iterable[str], hint: str = "") 
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True)
         if done.returncode != 0:
-            raise SystemExit(f"{' '.join(step)} failed: {done.stderr[-2000:]}\n{hint}".rstrip())
+            said = f"{' '.join(step)} failed: {done.stderr[-2000:]}\n{hint}".rstrip()
+            raise NotInstalled(said, *(done.stderr or done.stdout).strip().splitlines()[-1:])
     ready.write_text(wanted, encoding="utf-8")
     return python
 

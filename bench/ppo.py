@@ -32,19 +32,20 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     work = fresh_work(args, "ppo")
     cast = _cast(args, work)
+    trl = peer.trl(args)
     if args.profile:
         settings = _plain_ppo(args, cast, args.precisions[0], updates=1)
         stage("ppo", work / "profiled", settings, args.profile)
     shape = Shape.of(cast.policy)
     each = [flops.episode(shape, len(ids), args.new_tokens, args.epochs) for ids in cast.ids]
-    theirs = cache(lambda precision: _peer(args, cast, work, precision))
+    theirs = cache(lambda precision: _peer(args, trl, cast, work, precision))
     cases = []
     for precision in args.precisions:
         ours = _ours(args, cast, work / precision, precision)
         tried = [p for p in args.peer_precisions if precision == "bf16" or p == precision]
-        rival = None if args.no_peer else peer.best(map(theirs, tried))
+        rival = peer.best(map(theirs, tried))
         cases.append(Case(precision, precision, ours, rival, sum(each) / len(each)))
-    settings = _settings(args, shape)
+    settings = _settings(args, trl, shape)
     publish(Benchmark("ppo", "episodes/s", settings, cases, args.threads), args.json)
 
 
@@ -57,7 +58,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return options.parse_args(argv)
 
 
-def _settings(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, trl: peer.Trl, shape: Shape) -> dict[str, Any]:
     return {
         "model": str(args.model or "drawn on the spot") + f", {shape}",
         "prompt tokens": f"{PROMPT[0]} to {PROMPT[1]}",
@@ -68,7 +69,7 @@ def _settings(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
         "timed updates": args.repetitions,
         "threads": args.threads or "default",
         "more settings": more_settings(args.set),
-        "peer": None if args.no_peer else ", ".join(peer.TRL),
+        "peer": trl.said,
     }
 
 
@@ -118,7 +119,11 @@ def _ours(args: argparse.Namespace, cast: Cast, out: Path, precision: str) -> Fi
     return figures(units, done.times, done.ended, answer_tokens=answer)
 
 
-def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> Figures:
+def _peer(
+    args: argparse.Namespace, trl: peer.Trl, cast: Cast, work: Path, precision: str
+) -> Figures | None:
+    if trl.python is None:
+        return None
     job = {
         "model": str(cast.policy),
         "reward": str(cast.reward),
@@ -133,7 +138,7 @@ def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> F
         "threads": args.threads,
         "seed": args.seed,
     }
-    done = peer.work_on(peer.trl_python(args.work), "trl_ppo.py", job, work / f"trl-{precision}")
+    done = peer.work_on(trl.python, "trl_ppo.py", job, work / f"trl-{precision}")
     units = [args.batch] * args.repetitions
     setting = f"TRL PPOTrainer, {precision}, minibatches whole, no checkpointing of activations"
     return figures(units, done.result["times"], done.ended, setting=setting)

@@ -13,7 +13,8 @@ import psutil
 from bench.measure import Figures, peak_gflops
 from trainer.records import write_atomic
 
-NO_PEER = "No peer was measured: ratios are null. Leave --no-peer out to measure one."
+ALONE = "No peer was measured: ratios are null."
+NO_PEER = f"{ALONE} Leave --no-peer out to measure one."
 LEFT_OUT = (
     "Rates are medians over the timed repetitions. The first repetition is left out, and with it"
     " loading and compilation (warm-up); memory is the peak of the process tree, all of that"
@@ -70,8 +71,15 @@ def plain(benchmark: Benchmark) -> dict[str, Any]:
         "cpu_ratio": {case.name: case.cpu_ratio for case in cases},
         "memory_ratio": {case.name: case.memory_ratio for case in cases},
         "roofline": {case.name: _roofline(case, peaks[case.precision]) for case in cases},
-        "notes": [LEFT_OUT, *([] if any(case.peer for case in cases) else [NO_PEER])],
+        "notes": [LEFT_OUT, *_alone(benchmark)],
     }
+
+
+def _alone(benchmark: Benchmark) -> list[str]:
+    """A note where no peer was measured; why one that was asked for was not is in the settings."""
+    if any(case.peer for case in benchmark.cases):
+        return []
+    return [NO_PEER if benchmark.settings.get("peer") is None else ALONE]
 
 
 def publish(benchmark: Benchmark, json_file: Path | None) -> None:

@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     work = fresh_work(args, "reward")
     model = policy_of(args, work)
+    trl = peer.trl(args)
     shape, cases = Shape.of(model), []
     for k in args.answers:
         cast = _cast(args, work / f"k{k}", model, k)
@@ -44,13 +45,13 @@ def main(argv: list[str] | None = None) -> None:
             flops.ranking(shape, len(r.answers[0].prompt), [len(a.completion) for a in r.answers])
             for r in cast.train
         ]
-        theirs = cache(lambda precision, cast=cast: _peer(args, cast, work, precision))
+        theirs = cache(lambda precision, cast=cast: _peer(args, trl, cast, work, precision))
         for precision in args.precisions:
             ours = _ours(args, cast, work / f"k{k}-{precision}", precision)
             tried = [p for p in args.peer_precisions if precision == "bf16" or p == precision]
-            rival = None if args.no_peer else peer.best(map(theirs, tried))
+            rival = peer.best(map(theirs, tried))
             cases.append(Case(f"K={k} {precision}", precision, ours, rival, sum(each) / len(each)))
-    settings = _settings(args, shape)
+    settings = _settings(args, trl, shape)
     publish(Benchmark("reward", "rankings/s", settings, cases, args.threads), args.json)
 
 
@@ -66,7 +67,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return options.parse_args(argv)
 
 
-def _settings(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, trl: peer.Trl, shape: Shape) -> dict[str, Any]:
     return {
         "model": str(args.model or "drawn on the spot") + f", {shape}",
         "prompt tokens": f"{PROMPT[0]} to {PROMPT[1]}",
@@ -78,7 +79,7 @@ def _settings(args: argparse.Namespace, shape: Shape) -> dict[str, Any]:
         "learning rate": args.learning_rate,
         "threads": args.threads or "default",
         "more settings": more_settings(args.set),
-        "peer": None if args.no_peer else ", ".join(peer.TRL),
+        "peer": trl.said,
     }
 
 
@@ -132,8 +133,12 @@ def _pairs(rankings: Sequence[Any]) -> list[list[list[int]]]:
     return found
 
 
-def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> Figures:
+def _peer(
+    args: argparse.Namespace, trl: peer.Trl, cast: Cast, work: Path, precision: str
+) -> Figures | None:
     """The pairs of a batch of rankings are one of its optimiser steps."""
+    if trl.python is None:
+        return None
     per_step = args.batch * cast.k * (cast.k - 1) // 2
     micro = max(n for n in range(1, min(args.micro_pairs, per_step) + 1) if per_step % n == 0)
     job = {
@@ -150,7 +155,7 @@ def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> F
         "seed": args.seed,
     }
     out = work / f"trl-k{cast.k}-{precision}"
-    done = peer.work_on(peer.trl_python(args.work), "trl_reward.py", job, out)
+    done = peer.work_on(trl.python, "trl_reward.py", job, out)
     units, times = [args.batch] * args.repetitions, done.result["times"][:-1]
     setting = f"TRL RewardTrainer, {precision}, {micro} pairs a forward, {per_step} a step"
     setting += peer.compiled(args)

@@ -38,18 +38,19 @@ def main(argv: list[str] | None = None) -> None:
     args = _arguments(argv)
     work = fresh_work(args, "sft")
     cast = _cast(args, work)
+    trl = peer.trl(args)
     if args.profile:
         stage("sft", work / "profiled", _packed(args, cast, args.precisions[0], 1), args.profile)
     shape = Shape.of(cast.model)
     each = [flops.sft(shape, len(e.prompt), len(e.completion)) for e in cast.examples]
-    theirs = cache(lambda precision: _peer(args, cast, work, precision))
+    theirs = cache(lambda precision: _peer(args, trl, cast, work, precision))
     cases = []
     for precision in args.precisions:
         ours = _ours(args, cast, work / precision, precision)
         tried = [p for p in args.peer_precisions if precision == "bf16" or p == precision]
-        rival = None if args.no_peer else peer.best(map(theirs, tried))
+        rival = peer.best(map(theirs, tried))
         cases.append(Case(precision, precision, ours, rival, sum(each) / cast.tokens))
-    settings = _settings(args, shape, cast)
+    settings = _settings(args, trl, shape, cast)
     publish(Benchmark("sft", "tokens/s", settings, cases, args.threads), args.json)
 
 
@@ -61,7 +62,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return options.parse_args(argv)
 
 
-def _settings(args: argparse.Namespace, shape: Shape, cast: Cast) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, trl: peer.Trl, shape: Shape, cast: Cast) -> dict[str, Any]:
     return {
         "model": str(args.model or "drawn on the spot") + f", {shape}",
         "prompt tokens": f"{PROMPT[0]} to {PROMPT[1]}",
@@ -71,7 +72,7 @@ def _settings(args: argparse.Namespace, shape: Shape, cast: Cast) -> dict[str, A
         "timed repetitions": args.repetitions,
         "threads": args.threads or "default",
         "more settings": more_settings(args.set),
-        "peer": None if args.no_peer else ", ".join(peer.TRL),
+        "peer": trl.said,
     }
 
 
@@ -109,11 +110,18 @@ def _ours(args: argparse.Namespace, cast: Cast, out: Path, precision: str) -> Fi
     return figures([cast.tokens] * args.repetitions, ends, done.ended)
 
 
-def _peer(args: argparse.Namespace, cast: Cast, work: Path, precision: str) -> Figures | None:
-    return peer.best(_trl(args, cast, work, precision, packed) for packed in (False, True))
+def _peer(
+    args: argparse.Namespace, trl: peer.Trl, cast: Cast, work: Path, precision: str
+) -> Figures | None:
+    if trl.python is None:
+        return None
+    python = trl.python
+    return peer.best(_trl(args, python, cast, work, precision, packed) for packed in (False, True))
 
 
-def _trl(args: argparse.Namespace, cast: Cast, work: Path, precision: str, packed: bool) -> Figures:
+def _trl(
+    args: argparse.Namespace, python: Path, cast: Cast, work: Path, precision: str, packed: bool
+) -> Figures:
     """Packed, a forward takes one row: TRL lays all rows of it end to end, and attention without
     a kernel for that costs the square of their length.
     """
@@ -136,7 +144,7 @@ def _trl(args: argparse.Namespace, cast: Cast, work: Path, precision: str, packe
     }
     how = "packed" if packed else "unpacked"
     out = work / f"trl-{how}-{precision}"
-    done = peer.work_on(peer.trl_python(args.work), "trl_sft.py", job, out)
+    done = peer.work_on(python, "trl_sft.py", job, out)
     times = done.result["times"]
     steps = len(times) // (args.repetitions + 1)
     ends = times[steps - 1 :: steps]

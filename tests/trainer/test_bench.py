@@ -1,6 +1,8 @@
 """The benchmarks run, say what they measured, and count what they claim to count."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -116,18 +118,25 @@ SMALL: dict[str, tuple[list[str], list[str]]] = {
 }  # fmt: skip
 
 
+def measured(
+    script: str, options: list[str], model: Path, folder: Path, environment: dict[str, str]
+) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
+    """What a small run of the script writes, and what it says."""
+    command = [f"bench.{script}", "--model", str(model)]
+    command += ["--precisions", "fp32", "--repetitions", "2", "--threads", "1", *options]
+    command += ["--json", str(folder / "found.json"), "--work", str(folder / "work")]
+    (done,) = run_children(MODULE, command, [environment])
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "found.json").read_text()), done
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SMALL)
 def test_a_benchmark_runs_and_writes_its_figures(
     script: str, tiny_llama: Path, tmp_path: Path
 ) -> None:
     options, names = SMALL[script]
-    command = [f"bench.{script}", "--model", str(tiny_llama)]
-    command += ["--precisions", "fp32", "--repetitions", "2", "--threads", "1", *options]
-    command += ["--json", str(tmp_path / "found.json"), "--work", str(tmp_path / "work")]
-    (done,) = run_children(MODULE, command, [own_threads()])
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text())
+    found, done = measured(script, options, tiny_llama, tmp_path, own_threads())
     assert list(found["ours"]) == names
     for name, ours in found["ours"].items():
         assert len(ours["rates"]) >= 1 and ours["rate"] > 0 and ours["peak_mb"] > 50
@@ -137,9 +146,27 @@ def test_a_benchmark_runs_and_writes_its_figures(
         peer, ratio = found["peer"][name], found["ratio"][name]
         if "--no-peer" in options:
             assert peer is None and ratio is None
-            assert "ratios are null" in done.stdout
+            assert "ratios are null. Leave --no-peer out to measure one." in done.stdout
         else:
             assert ratio == pytest.approx(ours["rate"] / peer["rate"], abs=5.1e-4)
     assert found["settings"]["prompt tokens"] == "8 to 64"
     assert found["settings"]["threads"] == 1
     assert names[0] in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["ppo", "reward", "sft"])
+def test_without_a_package_index_ours_is_measured_alone(
+    script: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    options, names = SMALL[script]
+    nowhere = {name: text for name, text in own_threads().items() if not name.startswith("PIP_")}
+    nowhere |= {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+    nowhere |= {"PIP_CONFIG_FILE": os.devnull}
+    found, done = measured(script, options[1:], tiny_llama, tmp_path, nowhere)
+    assert list(found["ours"]) == names
+    assert found["peer"] == found["ratio"] == dict.fromkeys(names)
+    why = found["settings"]["peer"]
+    assert why.startswith("none, as trl==1.12.0 could not be installed: ERROR: ")
+    assert why in done.stdout and "--no-peer" not in done.stdout
+    assert "Ours is measured alone; ratios will be null." in done.stderr
