@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from bench.common import build_model
 from bench.data import Author, write_demonstrations, write_rankings
 from bench.flops import Shape
 from bench.measure import Ended, Figures, figures, run
+from bench.profiled import shares
 from bench.report import Benchmark, Case, plain
 from tests.trainer.children import MODULE, own_threads, run_children
 from trainer.data import load_demonstrations, load_rankings
@@ -116,6 +117,30 @@ SMALL: dict[str, tuple[list[str], list[str]]] = {
     "sft": (["--no-peer", "--batch", "2", "--steps", "2"], ["fp32"]),
     "sampling": (["--batch", "4", "--answers", "2", "--new-tokens", "4"], ["fp32"]),
 }  # fmt: skip
+
+
+class Operator(NamedTuple):
+    """As torch's profiler tells of it."""
+
+    key: str
+    self_cpu_time_total: float
+
+
+def test_a_profile_says_what_each_kind_of_operator_takes() -> None:
+    found = shares(
+        [
+            Operator("aten::addmm", 30.0),
+            Operator("mkldnn::_linear_pointwise", 20.0),
+            Operator("aten::_scaled_dot_product_flash_attention_for_cpu_backward", 25.0),
+            Operator("aten::_fused_adamw_", 5.0),
+            Operator("aten::copy_", 12.0),
+            Operator("aten::silu_backward", 8.0),
+        ]
+    )
+    assert found == {
+        "matrix products": 0.5, "attention": 0.25, "copies, casts, new memory": 0.12,
+        "element by element, norms, sums": 0.08, "AdamW": 0.05,
+    }  # fmt: skip
 
 
 def measured(
