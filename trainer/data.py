@@ -5,7 +5,8 @@ stays one item. What is too long is left out and counted.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
@@ -216,6 +217,11 @@ def epoch_batches(count: int, batch: int, seed: int, epoch: int) -> list[list[in
     """The batches of one epoch, the last one shorter if need be."""
     order = shuffled(count, seed, epoch)
     return [order[i : i + batch] for i in range(0, count, batch)]
+
+
+def batches_by_epoch(count: int, batch: int, seed: int) -> Callable[[int], list[list[int]]]:
+    """``epoch_batches`` of an epoch's number; those of the last one asked for are kept."""
+    return lru_cache(maxsize=1)(partial(epoch_batches, count, batch, seed))
 
 
 def micro_batches(

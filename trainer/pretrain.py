@@ -7,7 +7,6 @@ first steps and falls along a cosine; the weights kept are those with the lowest
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from trainer import distributed, losses
 from trainer.config import PretrainConfig
-from trainer.data import epoch_batches, own_micro_batches, shuffled
+from trainer.data import batches_by_epoch, own_micro_batches, shuffled
 from trainer.errors import ConfigError, DataError
 from trainer.models import load_weights, trainable
 from trainer.objectives import Guess, Objective, batch_guesses, new_model, objective_of
@@ -117,9 +116,7 @@ def fit(trainee: Trainee, text: Text, run: Run) -> None:
     config = trainee.config
     per_epoch = -(-len(text.train) // config.batch)
     total = min(config.epochs * per_epoch, config.max_steps or sys.maxsize)
-    batches = lru_cache(maxsize=1)(
-        partial(epoch_batches, len(text.train), config.batch, config.seed)
-    )
+    batches = batches_by_epoch(len(text.train), config.batch, config.seed)
     while trainee.step < total or trainee.figures:
         if not trainee.figures:
             epoch, place = divmod(trainee.step, per_epoch)

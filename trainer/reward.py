@@ -23,7 +23,7 @@ from trainer.data import (
     RankingBatch,
     batch_examples,
     batch_rankings,
-    epoch_batches,
+    batches_by_epoch,
     own_micro_batches,
 )
 from trainer.frozen import FrozenStates
@@ -205,13 +205,13 @@ def fit(trainee: Trainee, train: Sequence[Ranking], valid: Sequence[Ranking], lo
     config, run = trainee.config, log.run
     per_epoch = -(-len(train) // config.batch)
     total = config.epochs * per_epoch
+    batches = batches_by_epoch(len(train), config.batch, config.seed)
     pairs = None
     while trainee.step < total or trainee.figures:
         if not trainee.figures:
             epoch, place = divmod(trainee.step, per_epoch)
-            rows = epoch_batches(len(train), config.batch, config.seed, epoch)[place]
             factor = cosine(trainee.step, total, config.final_lr_fraction)
-            some = [train[i] for i in rows]
+            some = [train[i] for i in batches(epoch)[place]]
             trainee.figures = {"epoch": epoch + 1} | train_step(
                 trainee, some, factor, run.interrupt
             )

@@ -19,7 +19,7 @@ from tests.trainer.tiny_bert import build_encoder
 from trainer import reward
 from trainer.__main__ import main
 from trainer.config import RewardConfig
-from trainer.data import Example, Ranking, load_rankings
+from trainer.data import Example, Ranking, epoch_batches, load_rankings, shuffled
 from trainer.errors import Stopped
 from trainer.models import ScalarModel
 from trainer.records import file_sha256, read_manifest
@@ -192,10 +192,27 @@ def test_every_step_logs_the_accuracy_on_its_own_batch_before_the_update(
     assert sum(lines[-9:]) / 9 > 0.85 > sum(lines[:3]) / 3
     codec = Codec.load(tiny_llama)
     rankings = load_rankings(folder, codec, 200).train
-    first = [rankings[i] for i in reward.epoch_batches(len(rankings), 4, 0, 0)[0]]
+    first = [rankings[i] for i in epoch_batches(len(rankings), 4, 0, 0)[0]]
     model = ScalarModel.fresh(tiny_llama, 0, "fp32", CPU, pad_id=codec.pad_id, seed=0)
     differences = reward.score_pairs(model, first, codec.pad_id, 4096).differences
     assert lines[0] == pytest.approx(float((differences > 0).float().mean()))
+
+
+def test_every_epoch_is_put_in_order_once(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at every step, which would take the square of the number of rankings."""
+    keys = []
+
+    def counted(count: int, *key: int) -> list[int]:
+        keys.append(key)
+        return shuffled(count, *key)
+
+    monkeypatch.setattr("trainer.data.shuffled", counted)
+    folder = grouped(tmp_path / "s", (None,), 16)
+    train(tmp_path / "run", tiny_llama, folder, epochs=2)
+    assert len(logged(tmp_path / "run")) > 2
+    assert keys == [(0, 0), (0, 1)]  # seed and epoch
 
 
 @pytest.mark.slow
