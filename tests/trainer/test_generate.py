@@ -23,6 +23,8 @@ from trainer.generate import (
     load_generator,
     uniforms,
 )
+from trainer.models import LanguageModel
+from trainer.padded import pad
 
 NEW = 24
 
@@ -268,20 +270,39 @@ def test_left_padding_with_positions_leaves_logits_unchanged(model: Any) -> None
         assert (shifted[0, 2:] - logits[0, 2:]).abs().max() > 0.01
 
 
+PROMPT, RESPONSE = [23, 107], [11, 339, 300]
+GOLDEN = [-7.9915, -8.1535, -7.9107]
+"""Log-probabilities of the response by a seeded GPT-2, worked out once; they pin positions and masking."""
+
+
 def test_gpt2_golden_values_hold_with_and_without_padding(tiny_gpt2: Path) -> None:
-    """Log-probabilities of a seeded GPT-2, worked out once; they pin positions and masking."""
     model = load_generator(tiny_gpt2, "fp32")
-    prompt, response = [23, 107], [11, 339, 300]
-    golden = [-7.9915, -8.1535, -7.9107]
     for pads in (0, 2, 7):
-        ids = torch.tensor([[0] * pads + prompt + response])
+        ids = torch.tensor([[0] * pads + PROMPT + RESPONSE])
         mask = torch.tensor([[0] * pads + [1] * 5])
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         with torch.no_grad():
             logits = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
         logprobs = log_softmax(logits[0, -4:-1], dim=-1)
-        got = [float(logprobs[i, token]) for i, token in enumerate(response)]
-        assert got == pytest.approx(golden, abs=1e-4)
+        got = [float(logprobs[i, token]) for i, token in enumerate(RESPONSE)]
+        assert got == pytest.approx(GOLDEN, abs=1e-4)
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["left", "right"])
+@pytest.mark.parametrize("pads", [0, 2, 7])
+def test_the_trainer_reads_the_golden_values_too_beside_a_longer_row(
+    tiny_gpt2: Path, pads: int, left: bool
+) -> None:
+    cpu = torch.device("cpu")
+    model = LanguageModel.load(tiny_gpt2, 0, "fp32", cpu)
+    row = PROMPT + RESPONSE
+    batch = pad([[5] * (len(row) + pads), row], 0, cpu, left=left)
+    end = len(row) + (pads if left else 0)
+    response = torch.zeros_like(batch.mask)
+    response[1, end - 3 : end] = True
+    with torch.no_grad():
+        assert model.logprobs(batch, response).tolist() == pytest.approx(GOLDEN, abs=1e-4)
+    assert model.choices(batch, response).logprobs.tolist() == pytest.approx(GOLDEN, abs=1e-4)
 
 
 def test_the_noise_is_a_function_of_seed_and_key_only() -> None:

@@ -219,6 +219,17 @@ def test_the_policy_loss_has_the_hand_worked_numbers() -> None:
     close(got.approx_kl, ((0.1 - math.log(1.1)) + (-0.1 - math.log(0.9))) / 2)
 
 
+def test_padding_counts_in_no_figure_of_the_policy_loss() -> None:
+    """Ratios 1.1, 0.7 and 1.3: two of three outside the clip; of each, k3 is r - 1 - log r."""
+    mask = tensor([[True, True, False], [True, False, False]])
+    old = tensor([[-1.0, -2.0, -0.3], [-0.5, -4.0, -5.0]])
+    new = old + tensor([[1.1, 0.7, 3.0], [1.3, 0.5, 2.0]]).log()
+    got = losses.policy_loss(new, old, tensor([[1.0, -1.0, 9.0], [2.0, 9.0, 9.0]]), mask, 0.2, 3)
+    close(got.loss, -(1.1 - 0.8 + 2.4) / 3)
+    close(got.clip_fraction, 2 / 3)
+    close(got.approx_kl, (0.0046898 + 0.0566749 + 0.0376357) / 3)
+
+
 @pytest.mark.parametrize(
     ("ratio", "advantage", "gradient"), [(1.3, 1.0, 0), (0.7, -1.0, 0), (1.3, -1.0, 1.3), (0.7, 1.0, -0.7)]
 )  # fmt: skip
