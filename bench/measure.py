@@ -20,6 +20,7 @@ from trainer.stage_io import PARENT_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 _EVERY = 0.03  # seconds between two looks at a process
+_SEARCH_EVERY = 0.25  # seconds between two searches for its children: each reads all of /proc
 _OFFLINE = {
     "GOMP_SPINCOUNT": "1000",  # as the trainer sets it: spinning threads lose on shared cores
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -118,11 +119,13 @@ class _Watch(threading.Thread):
             top = psutil.Process(self.pid)
         except psutil.NoSuchProcess:
             return
+        tree, searched = [top], 0.0
         while not self.ended.wait(_EVERY):
-            try:
-                tree = [top, *top.children(recursive=True)]
-            except psutil.NoSuchProcess:
-                return
+            if time.monotonic() - searched > _SEARCH_EVERY:
+                try:
+                    tree, searched = [top, *top.children(recursive=True)], time.monotonic()
+                except psutil.NoSuchProcess:
+                    return
             self.cpu.append((time.time(), max(self.cpu[-1][1], sum(map(_cpu, tree)))))
             now = sum(_resident(process) for process in tree)
             self.peak = max(self.peak, now, *(_highest(process.pid) for process in tree))
