@@ -30,6 +30,8 @@ class Episodes(Teaching):
     learning_rate: float = 1e-4
     value_learning_rate: float = 1e-4
     kl_coef: float = 0.02
+    max_grad_norm: float = 1.0
+    """Of ours; TRL never clips, as 0 does not."""
     block: int = 4
     """Updates whose means are one point of reward against KL."""
     precision: str = "fp32"
@@ -52,6 +54,7 @@ def plain_ppo(sizes: Episodes, policy: Path, prompts: Path, reward: str) -> dict
         "learning_rate": sizes.learning_rate,
         "value_learning_rate": sizes.value_learning_rate,
         "kl_coef": sizes.kl_coef,
+        "max_grad_norm": sizes.max_grad_norm,
         "against_forgetting": "none",
         "warmup": 0,
         "ema_decay": 0.0,
