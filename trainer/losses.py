@@ -168,9 +168,15 @@ def calibration_error(probabilities: Tensor, outcomes: Tensor, bins: int = 10) -
 
     Mean over ``bins`` equal bins of |mean probability - rate of outcomes|, weighted by count.
     """
+    gaps = calibration_gaps(probabilities, outcomes, bins)
+    return gaps.abs().sum() / max(len(probabilities), 1)
+
+
+def calibration_gaps(probabilities: Tensor, outcomes: Tensor, bins: int = 10) -> Tensor:
+    """Sum of probability - outcome in each bin, [bins]: those of several sets add up."""
     index = (probabilities * bins).long().clamp(max=bins - 1)
-    gap = torch.zeros(bins, dtype=probabilities.dtype).index_add(0, index, probabilities - outcomes)
-    return gap.abs().sum() / max(len(probabilities), 1)
+    gaps = torch.zeros(bins, dtype=probabilities.dtype)
+    return gaps.index_add(0, index, probabilities - outcomes)
 
 
 # ---- PPO ----------------------------------------------------------------------------------

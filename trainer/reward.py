@@ -32,6 +32,7 @@ from trainer.models import ScalarModel, equip, load_weights, save_reward_model, 
 from trainer.records import SCHEMA_VERSION, Manifest, Parent, write_atomic
 from trainer.reward_data import Data, load
 from trainer.reward_report import (
+    GAPS,
     Fold,
     Pairs,
     fold_figures,
@@ -183,7 +184,7 @@ def train_fold(
     known: dict[str, Any] | None = distributed.from_main(
         json.loads(done.read_text(encoding="utf-8")) if done.is_file() else None
     )
-    if known is not None:
+    if known is not None and GAPS in known:  # earlier versions left them out
         return known
     trainee = Trainee(config, checkpoints, pad_id)
     with log.run.saved(trainee.save):

@@ -21,6 +21,8 @@ from trainer.records import write_atomic
 REPORT = "report.json"
 NOT_STATED = "not stated"
 BINS = 10
+GAPS = "calibration_gaps"
+"""What a fold's figures hold beside those that are reported, for their calibration pooled."""
 _Z = 1.959964  # of 95 %
 
 
@@ -183,37 +185,47 @@ def fold_figures(
 ) -> dict[str, Any]:
     """Held-out rankings of the group that was left out, and of the others: the same prompts' split."""
     theirs = [group_of(ranking) == fold.left_out for ranking in valid]
-
-    def figures(kept: Sequence[bool]) -> dict[str, Any]:
-        found = pair_figures(losses.pair_log_odds(pairs.of(kept).differences, tie_threshold))
-        return {"rankings": sum(kept), "pairs": 0} | found
-
-    return {
-        "left_out": fold.left_out,
-        "train_rankings": len(fold.train),
-        "held_out": figures(theirs),
-        "within": figures([not one for one in theirs]),
+    parts = {"held_out": theirs, "within": [not one for one in theirs]}
+    odds = {
+        name: losses.pair_log_odds(pairs.of(kept).differences, tie_threshold)
+        for name, kept in parts.items()
     }
+    figures = {
+        name: {"rankings": sum(kept), "pairs": 0} | pair_figures(odds[name])
+        for name, kept in parts.items()
+    }
+    gaps = {name: calibration_gaps(some) for name, some in odds.items()}
+    return {"left_out": fold.left_out, "train_rankings": len(fold.train)} | figures | {GAPS: gaps}
+
+
+def calibration_gaps(log_odds: Tensor) -> list[float]:
+    """What the calibration error of these pairs and of others is made of, by bin."""
+    belief = torch.sigmoid(log_odds.abs())
+    found: list[float] = losses.calibration_gaps(belief, _right(log_odds)).tolist()
+    return found
 
 
 def folds_report(folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """All folds, and their pairs pooled; a pair met in several folds counts once for its interval."""
     return {
         "by": "labeler_group",
-        "held_out": _pooled([fold["held_out"] for fold in folds], 1),
-        "within": _pooled([fold["within"] for fold in folds], max(1, len(folds) - 1)),
-        "folds": list(folds),
+        "held_out": _pooled(folds, "held_out", 1),
+        "within": _pooled(folds, "within", max(1, len(folds) - 1)),
+        "folds": [{k: v for k, v in fold.items() if k != GAPS} for fold in folds],
     }
 
 
-def _pooled(parts: Sequence[dict[str, Any]], times: int) -> dict[str, Any]:
+def _pooled(folds: Sequence[dict[str, Any]], name: str, times: int) -> dict[str, Any]:
+    parts = [fold[name] for fold in folds]
     total = sum(part["pairs"] for part in parts)
     if total == 0:
         return {"pairs": 0}
     found = {
-        name: sum(part[name] * part["pairs"] for part in parts if part["pairs"]) / total
-        for name in ("accuracy", "log_loss")
+        figure: sum(part[figure] * part["pairs"] for part in parts if part["pairs"]) / total
+        for figure in ("accuracy", "log_loss")
     }
+    gaps = map(sum, zip(*(fold[GAPS][name] for fold in folds), strict=True))
+    found["calibration_error"] = sum(map(abs, gaps)) / total
     low, high = wilson(found["accuracy"] * total / times, total / times)
     return found | {"accuracy_low": low, "accuracy_high": high, "pairs": total // times}
 

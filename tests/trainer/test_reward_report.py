@@ -265,6 +265,24 @@ def test_a_pair_met_in_several_folds_counts_once_for_the_interval() -> None:
     assert (within["accuracy_low"], within["accuracy_high"]) == pytest.approx(wilson(2, 3))
 
 
+def test_the_calibration_of_folds_is_that_of_their_pairs_together() -> None:
+    """Two right of four believed in at 0.75 in one fold, four of four in the other: 6 of 8."""
+    valid = [ranking(labeler_group=g) for g in ("a",) * 4 + ("b",) * 4]
+    at, odds = tensor(range(8)), math.log(3)
+    pairs = Pairs(tensor([odds, odds, -odds, -odds, odds, odds, odds, odds]), at)
+    found = folds_report([fold_figures(Fold(g, valid), pairs, valid) for g in "ab"])
+    alone = [fold["held_out"]["calibration_error"] for fold in found["folds"]]
+    assert alone == pytest.approx([0.25, 0.25])
+    assert found["held_out"]["calibration_error"] == pytest.approx(0, abs=1e-6)
+    assert found["within"]["calibration_error"] == pytest.approx(0, abs=1e-6)
+    mixed = pairs._replace(differences=tensor([2.0, -1.0, 0.5, 0.0, -3.0, 1.0, 0.2, 4.0]))
+    found = folds_report([fold_figures(Fold(g, valid), mixed, valid) for g in "ab"])
+    whole = pair_figures(mixed.differences)
+    for figure in ("accuracy", "log_loss", "calibration_error"):
+        assert found["held_out"][figure] == pytest.approx(whole[figure]), figure
+    assert set(found["folds"][0]) == {"left_out", "train_rankings", "held_out", "within"}
+
+
 @pytest.mark.slow
 def test_a_group_that_judges_the_other_way_is_told_by_its_fold(
     tmp_path: Path, tiny_llama: Path
