@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from trainer import distributed
-from trainer.config import SERVE, STAGES, ObjectiveName, ServeConfig, load_config
+from trainer.config import SERVE, STAGES, ObjectiveName, ServeConfig, TrainConfig, load_config
 from trainer.errors import TrainerError
 from trainer.launcher import launched_plan, require_deepspeed
 from trainer.precision import settle, warn_where_slow
@@ -99,6 +99,8 @@ def _run(stage: str, path: Path, given: dict[str, Any]) -> None:
         if hasattr(config, "precision"):
             config = settle(config, run.out)
             warn_where_slow(stage, config.precision)
+        if isinstance(config, TrainConfig):
+            _ask_for_the_same_twice()
         run.at_once = distributed.size() == 1  # of several, none leaves the others waiting
         importlib.import_module(MODULES[stage]).run(config, run)
 
@@ -122,7 +124,9 @@ def _prepare() -> None:
     load, is for transformers' losses of object detection only: it is told that there is none.
     oneDNN and PyTorch keep what they prepared for a thousand shapes of products each; half of that
     holds those that come again (``trainer.padded.rounded``). One compiler at a time leaves the run's peak to training.
+    cuBLAS adds up in the same order each time only in a workspace of a stated size.
     """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "512")
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -136,6 +140,18 @@ def _prepare() -> None:
 
     utils.logging.disable_progress_bar()
     utils.is_scipy_available = lambda: False
+
+
+def _ask_for_the_same_twice() -> None:
+    """On CUDA, have torch compute in ways that come to the same each time, and warn where it has none."""
+    import torch
+
+    from trainer import stack
+
+    if stack.pick_device().type == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # filling what nothing reads would only cost time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def leave(code: int) -> NoReturn:
