@@ -90,6 +90,8 @@ class Stored:
             against_forgetting="null_space",
             null_space_gradients=3,
             null_space_sequences=2,
+            weight_decay=0.01,
+            max_grad_norm=0.05,
         )
         self.scene = Scene(config)
         work = self.scene.work
@@ -113,9 +115,7 @@ class Stored:
 
     def step(self, rate: float, *, project: str) -> Tensor:
         """Adam's first step at this rate, from the start; returns what it did, as one vector."""
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(self.start[name])
+        self.restart()
         adam = torch.optim.AdamW(self.weights.values(), lr=rate, eps=1e-5, weight_decay=0.01)
         scene = self.scene
         ppo.accumulate_gradients(
@@ -133,9 +133,25 @@ class Stored:
                     weight.grad = part.view_as(weight)
             adam.step()
         self.policy.model.zero_grad()
-        return torch.cat(
-            [(w.detach() - self.start[n]).reshape(-1) for n, w in self.weights.items()]
-        )
+        return self.moved()
+
+    def update(self, *, project: bool) -> tuple[Tensor, ppo.Update]:
+        """A rollout batch's update from the start, two steps; what it did to the policy."""
+        work = self.scene.work._replace(null_space=self.space if project else None)
+        self.restart()
+        work.progress.after_iteration()
+        update = ppo.optimise(work, self.scene.rollout, self.scene.scored, self.scene.shaped)
+        return self.moved(), update
+
+    def restart(self) -> None:
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(self.start[name])
+
+    def moved(self) -> Tensor:
+        """How far the weights are from the start, as one vector."""
+        changes = [(w.detach() - self.start[n]).reshape(-1) for n, w in self.weights.items()]
+        return torch.cat(changes)
 
 
 @pytest.fixture
@@ -157,7 +173,10 @@ def test_the_stored_rows_are_orthonormal_and_span_the_gradients(stored: Stored) 
 def cosines(stored: Stored, project: str) -> list[float]:
     """Between the step and each stored gradient."""
     gradients = [stored.gradient(number) for number in range(3)]
-    step = stored.step(1e-3, project=project)
+    return between(stored.step(1e-3, project=project), gradients)
+
+
+def between(step: Tensor, gradients: list[Tensor]) -> list[float]:
     return [float(abs(step @ g) / (step.norm() * g.norm())) for g in gradients]
 
 
@@ -168,6 +187,24 @@ def test_a_projected_step_is_orthogonal_to_every_stored_gradient(stored: Stored)
 def test_adams_own_step_is_not_even_where_its_gradient_was_projected(stored: Stored) -> None:
     assert max(cosines(stored, "none")) > 1e-3
     assert max(cosines(stored, "gradient")) > 1e-3
+
+
+def test_an_update_of_ppo_is_orthogonal_to_every_stored_gradient_and_is_not_without(
+    stored: Stored,
+) -> None:
+    """Clipped, decayed, and with the value model's weights in the same optimiser."""
+    value = trainable(stored.scene.work.actors.value.model)
+    before = {name: weight.detach().clone() for name, weight in value.items()}
+    gradients = [stored.gradient(number) for number in range(3)]
+    moved, update = stored.update(project=True)
+    assert max(between(moved, gradients)) < 1e-5
+    assert float(moved.norm()) > 1e-2
+    assert 0.5 < update.null_space_kept < 1
+    limit = stored.scene.work.config.max_grad_norm
+    assert update.gradient_norm > limit and update.value_gradient_norm > limit
+    assert not any(torch.equal(weight, before[name]) for name, weight in value.items())
+    moved, update = stored.update(project=False)
+    assert max(between(moved, gradients)) > 1e-3
 
 
 def changes(stored: Stored, project: str, rate: float) -> list[float]:
