@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.trainer.snapshots import write_all
+from tests.trainer.test_ppo import Scene, reward_model, settings
+from trainer import ppo, pretrain_mix
 from trainer.config import SERVE, STAGES, ServeConfig
 from trainer.config.ranges import IN_A_STAGE, RANGES
 
@@ -139,3 +142,29 @@ def test_the_page_says_what_every_number_may_be() -> None:
     assert sorted(said) == sorted((name, allowed.says) for name, allowed in RANGES.items())
     for (stage, name), allowed in IN_A_STAGE.items():
         assert f"In stage `{stage}` `{name}` is {allowed.says}" in part
+
+
+def test_the_page_explains_every_figure_that_a_run_of_ppo_logs(
+    tmp_path: Path, tiny_gpt2: Path
+) -> None:
+    """A rollout batch of a run with all that adds a figure."""
+    folders = write_all(tmp_path / "data")
+    folders |= {"policy": tiny_gpt2, "reward": reward_model(tiny_gpt2, tmp_path / "rm")}
+    space = {"null_space_gradients": 2, "null_space_sequences": 1}
+    asked = {"target_kl_stop": 1e9, "keep_best": True, "kl_control": "adaptive"}
+    config = settings(tmp_path / "run", folders, against_forgetting="null_space", **space, **asked)
+    scene = Scene(config)
+    work = scene.work
+    null_space = pretrain_mix.null_space_of(config, work.run, work.actors, work.text)
+    work = work._replace(null_space=null_space)
+    said = [[0.0] * len(answer) for answer in scene.rollout.answers]
+    rollout = scene.rollout._replace(logprobs=said)  # as of a server
+    update = ppo.optimise(work, rollout, scene.scored, scene.shaped)
+    work.run.out.mkdir()
+    ppo.report(work, rollout, scene.scored, scene.shaped, update)
+    (line,) = work.run.lines()
+    (part,) = re.findall(r"^## What PPO logs\n(.*?)^## ", PAGE, re.MULTILINE | re.DOTALL)
+    rows = [_cells(row) for row in part.splitlines() if row.startswith("| `")]
+    explained = [name for row in rows for name in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(explained) == sorted(line["values"])
+    assert all(len(row) == 4 and row[2] and row[3] for row in rows)
