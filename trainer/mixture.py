@@ -138,7 +138,7 @@ def _running_text(config: SFTConfig, codec: Codec, demonstrations: int) -> Sourc
     wanted = config.epochs * beside(demonstrations, share)
     text = PretrainText(path, codec, config.pretrain_tokens, wanted, config.seed)
     windows = [Example(window[:1], window[1:]) for window in text.windows]
-    return Source(Path(path).name, share, Splits(windows, [], ()))
+    return Source(Path(path).name, share, Splits(windows, [], text.notes))
 
 
 # ---- how many, and which ------------------------------------------------------------------------

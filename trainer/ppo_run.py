@@ -11,7 +11,7 @@ from trainer.data import Prompt, Splits, load_prompts
 from trainer.errors import ConfigError, DataError
 from trainer.models import save_language_model, save_reward_model
 from trainer.null_space import NullSpace
-from trainer.pretrain_text import PretrainText, text_notes, text_parent
+from trainer.pretrain_text import PretrainText, text_parent
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.rollout import Rollout
 from trainer.runtime import settings_of
@@ -122,7 +122,7 @@ def run_manifest(work: Work, parents: Sequence[Parent], figures: dict[str, float
         notes=(
             *work.prompts.notes,
             *work.actors.notes,
-            *(text_notes(config.pretrain_text) if work.text else ()),
+            *(work.text.notes if work.text else ()),
             *_weights_notes(work),
         ),
     )

@@ -18,7 +18,7 @@ from trainer.data import batches_by_epoch, own_micro_batches, shuffled
 from trainer.errors import ConfigError, DataError
 from trainer.models import load_weights, trainable
 from trainer.objectives import Guess, Objective, batch_guesses, new_model, objective_of
-from trainer.pretrain_text import Windows, text_notes, text_parent
+from trainer.pretrain_text import TokenStream, Windows, text_parent
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.runtime import (
     Checkpoints,
@@ -141,11 +141,14 @@ def load_text(
 ) -> Text:
     """The windows of the text; which of them are held out is a function of the seed."""
     length, start = objective.length, objective.start_ids
-    windows = Windows(config.text, codec, length, start, check)
+    source = TokenStream(config.text, codec, start)
+    windows = Windows.of_text(source, length, check)
     order = shuffled(len(windows), config.seed)
-    notes = text_notes(config.text)
+    notes = source.notes
     if config.valid_text is not None:
-        others = Windows(config.valid_text, codec, length, start, check)
+        beside = TokenStream(config.valid_text, codec, start)
+        others = Windows.of_text(beside, length, check)
+        notes = (*notes, *(note for note in beside.notes if note not in notes))
         valid = [others[i] for i in range(min(config.valid_windows, len(others)))]
         return Text(windows, sorted(order), valid, notes)
     tenth = max(1, len(windows) // 10) if len(windows) > 1 else 0

@@ -20,7 +20,6 @@ from trainer.judge import Judge
 from trainer.mixture import Mixture, load_mixture, source_parents
 from trainer.models import LanguageModel, equip, load_weights, save_language_model, trainable
 from trainer.packing import example_batches
-from trainer.pretrain_text import text_notes
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.runtime import (
     Checkpoints,
@@ -103,7 +102,6 @@ def run(config: SFTConfig, run: Run) -> None:
     judge = _judge(config, codec, trainee.model)
     notes = (
         *data.notes,
-        *text_notes(config.pretrain_text),
         *set_residual_dropout(trainee.model.stack.blocks, config.residual_dropout),
         *((UNPACKABLE,) if config.pack and trainee.pack_tokens is None else ()),
         *(judge.notes if judge else ()),

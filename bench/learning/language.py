@@ -16,7 +16,7 @@ from bench.learning.figures import Interval, over_items
 from trainer.data import micro_batches
 from trainer.models import LanguageModel
 from trainer.padded import pad
-from trainer.pretrain_text import Windows
+from trainer.pretrain_text import TokenStream, Windows
 from trainer.stack import pick_device
 from trainer.text import Codec
 
@@ -51,7 +51,7 @@ def measure(
 
 def window_losses(model: LanguageModel, codec: Codec, text: Path, window: int) -> list[float]:
     """Mean loss in nats of the tokens of each window of ``window`` tokens, but for its first."""
-    windows = Windows(text, codec, window, codec.start_ids, lambda: None)
+    windows = Windows.of_text(TokenStream(text, codec, codec.start_ids), window)
     ids = [windows[i] for i in range(len(windows))]
     return [
         -total / (len(one) - 1) for total, one in zip(totals(model, codec, ids), ids, strict=True)

@@ -29,7 +29,6 @@ from trainer.data import (
 )
 from trainer.errors import DataError, IntegrityError
 from trainer.padded import pad_segments
-from trainer.pretrain_text import PretrainText
 from trainer.records import PromptRow
 from trainer.text import Codec
 
@@ -216,29 +215,3 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
     assert epoch_batches(10, 4, 1, 0) != epoch_batches(10, 4, 1, 1)
     assert epoch_batches(10, 4, 1, 0) != epoch_batches(10, 4, 2, 0)
     assert sorted(i for batch in epoch_batches(10, 4, 1, 0) for i in batch) == list(range(10))
-
-
-# ---- pretraining text ------------------------------------------------------------------------
-
-
-def test_text_is_cut_into_windows_and_taken_in_keyed_passes(tmp_path: Path, codec: Codec) -> None:
-    (tmp_path / "text").mkdir()
-    for name in ("b.txt", "a.txt"):
-        (tmp_path / "text" / name).write_text(f"The file {name} has words. " * 20)
-    text = PretrainText(tmp_path / "text", codec, 16, wanted=1000, seed=0)
-    assert {len(window) for window in text.windows} == {16}
-    assert text.windows[0][: len(codec.start_ids)] == list(codec.start_ids)
-    assert "a.txt" in codec.decode(text.windows[0][1:])
-    size = len(text.windows)
-    assert sorted(text.take(0, size)) == sorted(text.windows)
-    assert text.take(3, 4) == text.take(0, size)[3:7]
-    assert text.take(0, size) != text.take(size, size)
-    assert len(PretrainText(tmp_path / "text", codec, 16, wanted=2, seed=0).windows) < size
-
-
-def test_missing_and_empty_text_get_a_sentence(tmp_path: Path, codec: Codec) -> None:
-    with pytest.raises(DataError, match="does not exist"):
-        PretrainText(tmp_path / "nowhere", codec, 16, 10, 0)
-    (tmp_path / "empty.txt").write_text(" \n")
-    with pytest.raises(DataError, match="holds no text"):
-        PretrainText(tmp_path / "empty.txt", codec, 16, 10, 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trainer.data import Prompt, load_prompts
 from trainer.errors import ConfigError
 from trainer.models import ScalarModel, save_reward_model, trainable
 from trainer.padded import Padded, pad
+from trainer.ppo_run import pretraining_text, run_manifest, run_parents
 from trainer.pretrain_text import PretrainText
 from trainer.records import read_manifest
 from trainer.rollout import Rollout, align
@@ -415,6 +417,21 @@ def test_the_average_is_what_is_saved(tmp_path: Path, folders: dict[str, Path]) 
         ).policy.model
         moved = max(float((p - start[n]).detach().abs().max()) for n, p in trainable(saved).items())
         assert (moved > 1e-4) is far
+
+
+def test_files_of_the_text_folder_that_are_not_read_stand_in_the_manifest(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    text = tmp_path / "library"
+    text.mkdir()
+    shutil.copy(folders["pretrain_text"], text / "a.txt")
+    (text / "b.html").write_text("<p>The boats came in.</p>")
+    config = settings(tmp_path / "run", folders | {"pretrain_text": text})
+    work = Scene(config).work._replace(text=pretraining_text(config, Actors(config)))
+    notes = run_manifest(work, run_parents(config), {}).notes
+    assert any(note.startswith("Not read in the text folder library: b.html.") for note in notes)
+    plain = work._replace(text=None)
+    assert not any("Not read" in note for note in run_manifest(plain, [], {}).notes)
 
 
 def test_text_is_asked_for_unless_its_weight_is_zero(

@@ -152,6 +152,21 @@ def test_a_text_of_its_own_may_be_held_out(
     assert "gulls sat" in Codec.load(tiny_gpt2).decode_text(found.valid[0] + found.valid[1])
 
 
+def test_files_of_either_folder_that_are_not_read_stand_in_the_manifest(
+    tmp_path: Path, tiny_gpt2: Path
+) -> None:
+    for name in ("seen", "held"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(TEXT)
+        (tmp_path / name / f"{name}.pdf").write_text(REPEATED)
+    texts = {"text": tmp_path / "seen", "valid_text": str(tmp_path / "held")}
+    train(settings(tmp_path / "run", model=str(tiny_gpt2), max_steps=1, **texts))
+    notes = read_manifest(tmp_path / "run").notes
+    for name in ("seen", "held"):
+        told = f"Not read in the text folder {name}: {name}.pdf."
+        assert sum(note.startswith(told) for note in notes) == 1
+
+
 def test_a_text_of_one_window_trains_and_says_that_nothing_was_measured(
     tmp_path: Path, learner: dict[str, str]
 ) -> None:
