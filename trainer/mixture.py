@@ -137,7 +137,7 @@ def _running_text(config: SFTConfig, codec: Codec, demonstrations: int) -> Sourc
     path, share = str(config.pretrain_text), config.pretrain_share
     wanted = config.epochs * beside(demonstrations, share)
     text = PretrainText(path, codec, config.pretrain_tokens, wanted, config.seed)
-    windows = [Example(window[:1], window[1:]) for window in text.windows]
+    windows = [Example(ids[:1], ids[1:]) for ids in text.take(0, len(text.windows))]
     return Source(Path(path).name, share, Splits(windows, [], text.notes))
 
 

@@ -1,6 +1,6 @@
 """Running text for pretraining and for the pretraining mix of PPO-ptx: files to token windows."""
 
-import sys
+import random
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +11,8 @@ from trainer.errors import DataError
 from trainer.records import MANIFEST, Parent, file_sha256, read_manifest
 from trainer.stage_io import parent_of
 from trainer.text import Codec
+
+_PLACE = 16  # bytes for each token of a window: more than the tokens of any language have
 
 
 class TokenStream:
@@ -53,19 +55,13 @@ class Windows:
 
     @classmethod
     def of_text(
-        cls,
-        text: TokenStream,
-        length: int,
-        check: Callable[[], None] = lambda: None,
-        wanted: int = sys.maxsize,
+        cls, text: TokenStream, length: int, check: Callable[[], None] = lambda: None
     ) -> "Windows":
         """All of a text, in its order; ``check`` is called between two pieces of it."""
         found = array("i")  # four bytes each
         for ids in text.ids():
             check()
             found.extend(ids)
-            if len(found) >= length * wanted:
-                break
         if len(found) < 2:
             raise DataError(" ".join((f"{text.path} holds no text to learn from.", *text.notes)))
         return cls(found, length)
@@ -82,13 +78,16 @@ class Windows:
 class PretrainText:
     """Windows of ``length`` tokens for a run that takes ``wanted``, in passes keyed by seed.
 
-    At most about ``wanted`` windows are read, from the start of the text.
+    The text is divided, at byte positions drawn by seed, into places of 16 bytes for each token
+    of a window. Where these are more than the windows wanted, that many are drawn by seed over
+    all documents, and only they are read: each gives the window that begins with its first whole
+    word. Otherwise, or where the places do not hold enough, all windows of the text are there.
     """
 
     def __init__(self, path: str | Path, codec: Codec, length: int, wanted: int, seed: int) -> None:
         text = TokenStream(path, codec, codec.start_ids)
         self._seed, self.notes = seed, text.notes
-        self.windows = Windows.of_text(text, length, wanted=wanted)
+        self.windows = _drawn_windows(text, length, wanted, seed) or Windows.of_text(text, length)
 
     def take(self, start: int, count: int) -> list[list[int]]:
         """Windows ``start`` to ``start + count - 1`` of an endless sequence of shuffled passes."""
@@ -96,6 +95,38 @@ class PretrainText:
         passes = {i // size for i in range(start, start + count)}
         orders = {number: shuffled(size, self._seed, number) for number in passes}
         return [self.windows[orders[i // size][i % size]] for i in range(start, start + count)]
+
+
+def _drawn_windows(text: TokenStream, length: int, wanted: int, seed: int) -> Windows | None:
+    """One window of each of ``wanted`` places; none if fewer places than that hold one."""
+    size = _PLACE * length
+    draws = random.Random(f"{seed}:places")
+    shift = draws.randrange(size)  # so that a window may begin anywhere
+    count = -(-(text.size + shift) // size)
+    if count <= wanted:
+        return None
+    found = array("i")
+    for place in _drawn(count, draws):
+        start = place * size - shift
+        ids: list[int] = []
+        # in halves, as the first nearly always holds the window
+        for more in text.ids(start, start + size, size // 2):
+            ids += more
+            if len(ids) >= length:
+                found.extend(ids[:length])
+                break
+        if len(found) == length * wanted:
+            return Windows(found, length)
+    return None
+
+
+def _drawn(count: int, draws: random.Random) -> Iterator[int]:
+    """0 to count - 1 in an order that is drawn; costs no more than what is taken of it."""
+    moved: dict[int, int] = {}  # Fisher and Yates, of a list that is there only where it changed
+    for last in range(count - 1, -1, -1):
+        place = draws.randint(0, last)
+        yield moved.get(place, place)
+        moved[place] = moved.pop(last, last)
 
 
 def text_parent(path: str | Path, role: str = "pretrain_text") -> Parent:

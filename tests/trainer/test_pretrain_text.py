@@ -1,5 +1,10 @@
-"""Running text: which files are read, and where they are cut."""
+"""Running text: which files are read, where they are cut, and which windows of them a run has."""
 
+import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +44,133 @@ def whole(codec: Codec, *texts: str) -> list[int]:
 
 def pieces(path: Path, step: int) -> list[str]:
     return [text for text, _ in Documents(path).pieces(step=step)]
+
+
+def all_of(text: PretrainText) -> list[list[int]]:
+    return [text.windows[i] for i in range(len(text.windows))]
+
+
+# ---- which windows ----------------------------------------------------------------------------
+
+
+def test_few_windows_come_from_all_of_the_text(tmp_path: Path, codec: Codec) -> None:
+    """Of ten files the first alone would do, in windows of two or three words."""
+    names = "abcdefghij"
+    path = library(tmp_path / "text", **{n: MARKS.replace("w", n) for n in names})
+    text = PretrainText(path, codec, 16, wanted=40, seed=0)
+    assert len(text.windows) == 40
+    seen = [codec.decode_text(window) for window in all_of(text)]
+    found = [re.findall(r"([a-j])(\d{4})", one)[0] for one in seen]
+    counts = [sum(name == one for one, _ in found) for name in names]
+    assert min(counts) >= 1
+    quarters = [int(number) // 500 for _, number in found]
+    assert {0, 1, 2, 3} == set(quarters)
+
+
+def test_a_window_is_a_stretch_of_the_text_from_a_whole_word_on(
+    tmp_path: Path, codec: Codec
+) -> None:
+    path = library(tmp_path / "text", a=MARKS)
+    text = PretrainText(path, codec, 16, wanted=20, seed=0)
+    starts = [codec.decode_text(window) for window in all_of(text)]
+    assert all(len(window) == 16 for window in all_of(text))
+    assert all(re.match(r"w\d{4} ", start) and start in MARKS for start in starts)
+
+
+def test_drawn_windows_do_not_overlap(tmp_path: Path, codec: Codec) -> None:
+    """The text has 47 places of 256 bytes; 44 give windows of at least two words."""
+    path = library(tmp_path / "text", a=MARKS)
+    text = PretrainText(path, codec, 16, wanted=44, seed=0)
+    assert len(text.windows) == 44
+    words = [re.findall(r"w\d{4}", codec.decode_text(window)) for window in all_of(text)]
+    flat = [word for one in words for word in one]
+    assert len(flat) == len(set(flat)) > 88
+
+
+def test_windows_are_a_function_of_the_seed(tmp_path: Path, codec: Codec) -> None:
+    path = library(tmp_path / "text", a=MARKS, b=MARKS.replace("w", "v"))
+    drawn = PretrainText(path, codec, 16, wanted=10, seed=7)
+    assert PretrainText(path, codec, 16, wanted=10, seed=7).take(0, 25) == drawn.take(0, 25)
+    assert all_of(PretrainText(path, codec, 16, wanted=10, seed=8)) != all_of(drawn)
+
+
+@pytest.mark.slow
+def test_every_process_has_the_same_windows_wherever_the_text_lies(
+    tmp_path: Path, codec: Codec
+) -> None:
+    path = library(tmp_path / "text", a=MARKS, b=MARKS.replace("w", "v"))
+    drawn = PretrainText(path, codec, 16, wanted=10, seed=7)
+    path.rename(tmp_path / "elsewhere")
+    program = (
+        "import json, sys\n"
+        "from trainer.pretrain_text import PretrainText\n"
+        "from trainer.text import Codec\n"
+        "text = PretrainText(sys.argv[1], Codec.load(sys.argv[2]), 16, wanted=10, seed=7)\n"
+        "print(json.dumps(text.take(0, 25)))\n"
+    )
+    folder = codec.tokenizer.name_or_path
+    other = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "elsewhere"), folder],
+        env=os.environ | {"PYTHONHASHSEED": "5"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert json.loads(other.stdout) == drawn.take(0, 25)
+
+
+def test_another_seed_begins_its_windows_elsewhere(tmp_path: Path, codec: Codec) -> None:
+    """Of the same places eight seeds would make 48 windows."""
+    path = library(tmp_path / "text", a=MARKS)
+    firsts = set()
+    for seed in range(8):
+        for window in all_of(PretrainText(path, codec, 16, wanted=44, seed=seed)):
+            firsts.add(codec.decode_text(window)[:5])
+    assert len(firsts) > 4 * 44
+
+
+def test_only_the_places_that_are_drawn_are_encoded(
+    tmp_path: Path, codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = library(tmp_path / "text", a=MARKS * 20)
+    lengths: list[int] = []
+    encode = Codec.encode_text
+
+    def counted(self: Codec, text: str) -> list[int]:
+        lengths.append(len(text))
+        return encode(self, text)
+
+    monkeypatch.setattr(Codec, "encode_text", counted)
+    PretrainText(path, codec, 16, wanted=10, seed=0)
+    assert sum(lengths) < 12 * 256
+
+
+@pytest.mark.parametrize("wanted", [60, 10_000])
+def test_all_windows_are_there_where_places_are_too_few(
+    tmp_path: Path, codec: Codec, wanted: int
+) -> None:
+    path = library(tmp_path / "text", a=MARKS, b="So it ended.")
+    text = PretrainText(path, codec, 16, wanted=wanted, seed=3)
+    ids = whole(codec, MARKS, "So it ended.")
+    want = [ids[i : i + 16] for i in range(0, len(ids) - 15, 16)]
+    assert len(want) > 300
+    assert all_of(text) == want
+    size = len(want)
+    assert sorted(text.take(0, size)) == sorted(text.take(size, size)) == sorted(want)
+    assert text.take(0, size) != text.take(size, size)
+    assert text.take(size - 3, 7) == [*text.take(0, size)[-3:], *text.take(size, size)[:4]]
+
+
+def test_places_that_hold_no_window_are_passed_over_or_all_is_read(
+    tmp_path: Path, codec: Codec
+) -> None:
+    """Of some 87 places 40 are blank: ten windows are found in the others, eighty are not."""
+    path = library(tmp_path / "text", a=" " * 40 * 256 + MARKS)
+    text = PretrainText(path, codec, 16, wanted=10, seed=0)
+    assert all("w" in codec.decode(window) for window in all_of(text))
+    assert len(text.windows) == 10
+    many = PretrainText(path, codec, 16, wanted=80, seed=0)
+    assert len(many.windows) == len(Windows.of_text(TokenStream(path, codec, codec.start_ids), 16))
 
 
 # ---- pieces -----------------------------------------------------------------------------------
