@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.trainer.sft_cast import config, train
 from tests.trainer.snapshots import write_all
 from tests.trainer.test_ppo import CPU, Scene, reward_model, settings
+from tests.trainer.test_ppo import train as train_ppo
 from tests.trainer.test_reward import train as train_reward
-from trainer import ppo
-from trainer.config import SFTConfig
+from trainer import ppo, reward
+from trainer.actors import Actors
+from trainer.config import RewardConfig, SFTConfig
+from trainer.data import load_rankings
 from trainer.errors import ConfigError
 from trainer.models import LanguageModel, ScalarModel, equip, trainable, trained
 from trainer.padded import Padded, pad
+from trainer.text import Codec
 
 AGAIN = {"gradient_checkpointing": True}
 
@@ -209,6 +214,72 @@ def test_a_compiled_run_has_the_losses_of_a_plain_one(tmp_path: Path, tiny_llama
     quick = train(config(tmp_path / "quick", tiny_llama, data, compile=True))
     for a, b in zip(plain, quick, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-4)
+
+
+def blocks_run(model: LanguageModel | ScalarModel) -> set[str]:
+    """Kinds of modules that a model runs as its blocks."""
+    return {type(block).__name__ for block in model.stack._as_run()}
+
+
+@needs_compiler
+@quiet
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_compiled_reward_model_has_the_loss_and_gradients_of_a_plain_one(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    """Whole rankings, behind a prompt that is run once, in micro-batches of several shapes."""
+    folder = write_all(tmp_path)["comparisons"]
+    rankings = load_rankings(folder, Codec.load(tiny_llama), 200).train[:6]
+    found = []
+    for chosen in (False, True):
+        asked = RewardConfig(out="", micro_tokens=400, compile=chosen)
+        model = ScalarModel.fresh(tiny_llama, 0, "fp32", CPU, pad_id=0, seed=0)
+        equip(model, asked)
+        assert model.stack.segments
+        assert (blocks_run(model) == {"OptimizedModule"}) is chosen
+        loss = reward.backward_loss(model, rankings, 0, asked).loss
+        weights = trainable(model.model)
+        found.append((loss, {n: p.grad for n, p in weights.items() if p.grad is not None}))
+    (loss, gradients), (quick_loss, quick) = found
+    assert quick_loss == pytest.approx(loss, abs=1e-6)
+    assert quick.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(quick[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@needs_compiler
+@quiet
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_compiled_run_of_ppo_ends_in_the_weights_of_a_plain_one(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    """To a hundredth of a step's 1e-3: Adam makes much of what is rounding in a small gradient."""
+    folders = write_all(tmp_path / "data") | {"policy": tiny_llama}
+    folders |= {"reward": reward_model(tiny_llama, tmp_path / "rm")}
+    how = {"minibatch": 8, "save_value": True, "ema_decay": 0.0, "eval_prompts": 0}
+    weights = []
+    for chosen in (False, True):
+        out = tmp_path / str(chosen)
+        train_ppo(settings(out, folders, compile=chosen, **how))
+        weights.append(
+            {
+                f"{part} {name}": tensor
+                for part in ("model", "value")
+                for name, tensor in load_file(out / part / "model.safetensors").items()
+            }
+        )
+    actors = Actors(settings(tmp_path / "again", folders, compile=True, **how))
+    for model in (actors.policy, actors.reference, actors.value, actors.reward):
+        assert blocks_run(model) == {"OptimizedModule"}
+    plain, quick = weights
+    start = load_file(tiny_llama / "model.safetensors")
+    assert plain.keys() == quick.keys()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(quick[name], tensor, atol=1e-5, rtol=0)
+    moved = max(float((plain[f"model {n}"] - old).abs().max()) for n, old in start.items())
+    assert moved > 1e-3
 
 
 @pytest.mark.slow
