@@ -82,23 +82,31 @@ class PretrainText:
     of a window. Where these are more than the windows wanted, that many are drawn by seed over
     all documents, and only they are read: each gives the window that begins with its first whole
     word. Otherwise, or where the places do not hold enough, all windows of the text are there.
+    Of two runs for which places are drawn the longer begins with the windows of the shorter.
     """
 
     def __init__(self, path: str | Path, codec: Codec, length: int, wanted: int, seed: int) -> None:
         text = TokenStream(path, codec, codec.start_ids)
         self._seed, self.notes = seed, text.notes
-        self.windows = _drawn_windows(text, length, wanted, seed) or Windows.of_text(text, length)
+        drawn = _drawn_windows(text, length, wanted, seed)
+        self.windows = drawn or Windows.of_text(text, length)
+        self._drawn = drawn is not None
 
     def take(self, start: int, count: int) -> list[list[int]]:
         """Windows ``start`` to ``start + count - 1`` of an endless sequence of shuffled passes."""
         size = len(self.windows)
         passes = {i // size for i in range(start, start + count)}
-        orders = {number: shuffled(size, self._seed, number) for number in passes}
+        orders = {number: self._order(number) for number in passes}
         return [self.windows[orders[i // size][i % size]] for i in range(start, start + count)]
+
+    def _order(self, number: int) -> Sequence[int]:
+        """Of a pass: in the first, drawn windows come as they were drawn."""
+        size = len(self.windows)
+        return range(size) if self._drawn and number == 0 else shuffled(size, self._seed, number)
 
 
 def _drawn_windows(text: TokenStream, length: int, wanted: int, seed: int) -> Windows | None:
-    """One window of each of ``wanted`` places; none if fewer places than that hold one."""
+    """One window of each of ``wanted`` places, as drawn; none if fewer places than that hold one."""
     size = _PLACE * length
     draws = random.Random(f"{seed}:places")
     shift = draws.randrange(size)  # so that a window may begin anywhere

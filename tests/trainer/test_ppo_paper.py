@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.trainer.snapshots import write_all
 from tests.trainer.test_ppo import Scene, reward_model, settings, train
+from tests.trainer.tiny import TEXT
 from trainer import losses, ppo
 from trainer.config import PPOConfig
 from trainer.data import shuffled
@@ -350,7 +351,11 @@ def test_the_rewards_are_shaped_by_the_coefficient_that_is_logged(
 
 @pytest.mark.slow
 def test_the_average_follows_every_step(tmp_path: Path, folders: dict[str, Path]) -> None:
-    """decay 1/2 after two steps: a quarter of the start, a quarter of step 1, half of step 2."""
+    """decay 1/2 after two steps: a quarter of the start, a quarter of step 1, half of step 2.
+
+    Of a text this long a run of two steps mixes in at step 1 what a run of one does.
+    """
+    folders["pretrain_text"].write_text(TEXT * 20)
     weights = [trainable(LanguageModel.load(folders["policy"], 0, "fp32", CPU).model)]
     for name, episodes, decay in (("one", 8, 0.0), ("two", 16, 0.0), ("mean", 16, 0.5)):
         train(settings(tmp_path / name, folders, minibatch=8, episodes=episodes, ema_decay=decay))

@@ -94,6 +94,17 @@ def test_windows_are_a_function_of_the_seed(tmp_path: Path, codec: Codec) -> Non
     assert all_of(PretrainText(path, codec, 16, wanted=10, seed=8)) != all_of(drawn)
 
 
+def test_a_longer_run_begins_with_the_windows_of_a_shorter_one(
+    tmp_path: Path, codec: Codec
+) -> None:
+    path = library(tmp_path / "text", a=MARKS, b=MARKS.replace("w", "v"))
+    short = PretrainText(path, codec, 16, wanted=10, seed=7)
+    assert PretrainText(path, codec, 16, wanted=40, seed=7).take(0, 10) == short.take(0, 10)
+    again = [short.take(10 * number, 10) for number in range(3)]
+    assert sorted(again[0]) == sorted(again[1]) == sorted(again[2])
+    assert again[0] != again[1] != again[2]
+
+
 @pytest.mark.slow
 def test_every_process_has_the_same_windows_wherever_the_text_lies(
     tmp_path: Path, codec: Codec
