@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.trainer.snapshots import comparison_row, write_all, write_snapshot
 from trainer import losses, reward
 from trainer.config import RewardConfig
-from trainer.data import batch_rankings, load_demonstrations, load_rankings
+from trainer.data import batch_rankings, load_demonstrations, load_rankings, shuffled
 from trainer.frozen import FrozenStates
 from trainer.models import LanguageModel, ScalarModel, trainable
 from trainer.padded import Padded, pad
@@ -254,3 +254,19 @@ def test_states_on_disk_serve_the_next_run_and_no_other_weights(
     new.write_bytes(new.read_bytes()[:50])  # what a lost disk leaves
     assert torch.equal(FrozenStates(other.stack, 0, kept).lower(batch), states)
     assert list(kept.rglob(".*")) == []
+
+
+def test_every_epoch_is_put_in_order_once(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at every step, which would take the square of the number of rankings."""
+    keys = []
+
+    def counted(count: int, *key: int) -> list[int]:
+        keys.append(key)
+        return shuffled(count, *key)
+
+    monkeypatch.setattr("trainer.data.shuffled", counted)
+    metrics = train(tmp_path / "run", tiny_llama, write_all(tmp_path), batch=8)
+    assert metrics["steps"] > 2
+    assert keys == [(0, 0), (0, 1)]  # seed and epoch

@@ -19,17 +19,13 @@ from tests.trainer.tiny_bert import build_encoder
 from trainer import reward
 from trainer.__main__ import main
 from trainer.config import RewardConfig
-from trainer.data import Example, Ranking, epoch_batches, load_rankings, shuffled
+from trainer.data import Example, Ranking, epoch_batches, load_rankings
 from trainer.errors import Stopped
 from trainer.models import ScalarModel
 from trainer.records import file_sha256, read_manifest
 from trainer.reward_data import NO_FOLDS
 from trainer.reward_report import (
-    Fold,
     Pairs,
-    fold_figures,
-    folds_of,
-    folds_report,
     pair_figures,
     reliability,
     report,
@@ -198,23 +194,6 @@ def test_every_step_logs_the_accuracy_on_its_own_batch_before_the_update(
     assert lines[0] == pytest.approx(float((differences > 0).float().mean()))
 
 
-def test_every_epoch_is_put_in_order_once(
-    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not at every step, which would take the square of the number of rankings."""
-    keys = []
-
-    def counted(count: int, *key: int) -> list[int]:
-        keys.append(key)
-        return shuffled(count, *key)
-
-    monkeypatch.setattr("trainer.data.shuffled", counted)
-    folder = grouped(tmp_path / "s", (None,), 16)
-    train(tmp_path / "run", tiny_llama, folder, epochs=2)
-    assert len(logged(tmp_path / "run")) > 2
-    assert keys == [(0, 0), (0, 1)]  # seed and epoch
-
-
 @pytest.mark.slow
 def test_modelled_ties_are_learned_and_reported_with_their_own_log_odds(
     tmp_path: Path, tiny_llama: Path
@@ -231,56 +210,6 @@ def test_modelled_ties_are_learned_and_reported_with_their_own_log_odds(
 
 
 # ---- folds by labeler group ---------------------------------------------------------------
-
-
-def test_a_fold_leaves_one_group_out_and_those_of_no_group_are_one() -> None:
-    train_set = [ranking(labeler_group=g) for g in ("a", "b", "b", None)]
-    valid = [ranking(labeler_group=g) for g in ("b", "a", None)]
-    folds = folds_of(train_set, valid)
-    assert [(fold.left_out, len(fold.train)) for fold in folds] == [
-        ("a", 3), ("b", 2), ("not stated", 3),
-    ]  # fmt: skip
-    assert folds_of(train_set[1:3], valid[:1]) == [], "nothing would be left to train on"
-
-
-def test_the_group_left_out_is_measured_against_the_groups_within() -> None:
-    valid = [ranking(labeler_group=g) for g in ("a", "b", "b")]
-    at = tensor([0, 1, 1, 2])
-    one = fold_figures(Fold("a", valid), Pairs(tensor([-1.0, 1.0, 2.0, -3.0]), at), valid)
-    two = fold_figures(Fold("b", valid[:1]), Pairs(tensor([2.0, -1.0, 2.0, -3.0]), at), valid)
-    assert (one["held_out"]["accuracy"], one["within"]["accuracy"]) == (0, pytest.approx(2 / 3))
-    assert (two["held_out"]["accuracy"], two["within"]["accuracy"]) == (pytest.approx(1 / 3), 1)
-    whole = folds_report([one, two])
-    assert whole["held_out"]["accuracy"] == pytest.approx(1 / 4)
-    assert whole["within"]["accuracy"] == pytest.approx(3 / 4)
-    assert (whole["held_out"]["pairs"], whole["within"]["pairs"]) == (4, 4)
-    assert whole["within"]["accuracy_low"] == pytest.approx(wilson(3, 4)[0])
-
-
-def test_a_pair_met_in_several_folds_counts_once_for_the_interval() -> None:
-    valid = [ranking(labeler_group=g) for g in "abc"]
-    pairs = Pairs(tensor([1.0, -1.0, 2.0]), tensor([0, 1, 2]))
-    within = folds_report([fold_figures(Fold(g, valid), pairs, valid) for g in "abc"])["within"]
-    assert (within["pairs"], within["accuracy"]) == (3, pytest.approx(4 / 6))
-    assert (within["accuracy_low"], within["accuracy_high"]) == pytest.approx(wilson(2, 3))
-
-
-def test_the_calibration_of_folds_is_that_of_their_pairs_together() -> None:
-    """Two right of four believed in at 0.75 in one fold, four of four in the other: 6 of 8."""
-    valid = [ranking(labeler_group=g) for g in ("a",) * 4 + ("b",) * 4]
-    at, odds = tensor(range(8)), math.log(3)
-    pairs = Pairs(tensor([odds, odds, -odds, -odds, odds, odds, odds, odds]), at)
-    found = folds_report([fold_figures(Fold(g, valid), pairs, valid) for g in "ab"])
-    alone = [fold["held_out"]["calibration_error"] for fold in found["folds"]]
-    assert alone == pytest.approx([0.25, 0.25])
-    assert found["held_out"]["calibration_error"] == pytest.approx(0, abs=1e-6)
-    assert found["within"]["calibration_error"] == pytest.approx(0, abs=1e-6)
-    mixed = pairs._replace(differences=tensor([2.0, -1.0, 0.5, 0.0, -3.0, 1.0, 0.2, 4.0]))
-    found = folds_report([fold_figures(Fold(g, valid), mixed, valid) for g in "ab"])
-    whole = pair_figures(mixed.differences)
-    for figure in ("accuracy", "log_loss", "calibration_error"):
-        assert found["held_out"][figure] == pytest.approx(whole[figure]), figure
-    assert set(found["folds"][0]) == {"left_out", "train_rankings", "held_out", "within"}
 
 
 @pytest.mark.slow
