@@ -87,18 +87,23 @@ def from_plain(cls: type[T], plain: Any, *, where: str, error: type[TrainerError
 def from_json(cls: type[T], data: bytes, *, where: str, error: type[TrainerError]) -> T:
     """Build the dataclass ``cls`` from JSON in UTF-8; ``error``, naming ``where``, if it is not that."""
     try:
-        return from_plain(cls, _parsed(data, where, error), where=where, error=error)
+        plain = parsed(data, where=where, error=error)
+        return from_plain(cls, plain, where=where, error=error)
     except RecursionError:
         raise error(f"{where} is nested too deeply.") from None
 
 
-def _parsed(data: bytes, where: str, error: type[TrainerError]) -> Any:
+def parsed(data: bytes, *, where: str, error: type[TrainerError]) -> Any:
+    """JSON in UTF-8; ``error``, naming ``where``, if it is not that."""
     try:
         return json.loads(data.decode())
+    except RecursionError:
+        raise error(f"{where} is nested too deeply.") from None
     except UnicodeDecodeError as wrong:
         raise error(f"{where} is not UTF-8 text (byte {wrong.start}).") from None
     except json.JSONDecodeError as wrong:
-        raise error(f"{where} is not JSON: {wrong.msg}.") from None
+        line = f" at line {wrong.lineno}" if wrong.lineno > 1 else ""
+        raise error(f"{where} is not JSON: {wrong.msg}{line}.") from None
     except ValueError:  # Python reads no whole number of thousands of digits
         raise error(f"{where} has a number that is too large.") from None
 

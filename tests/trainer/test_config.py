@@ -181,9 +181,17 @@ def test_an_unknown_stage_is_told_the_known_ones() -> None:
         config_from_plain("dance", {})
 
 
-def test_a_file_that_is_not_json_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"out": \n oops}')
-    with pytest.raises(ConfigError, match=r"config.json is not JSON: .* at line 2"):
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'{"out": \n oops}', "is not JSON: .* at line 2"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"[" * 100_000, "is nested too deeply"),
+    ],
+)
+def test_a_file_that_is_not_json_is_named(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "config.json").write_bytes(data)
+    with pytest.raises(ConfigError, match=f"config.json {message}"):
         load_config("sample", tmp_path / "config.json")
 
 

@@ -6,7 +6,6 @@ C) where it reports them; a profile of the web app overrides them for small mach
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from trainer.config.training import (
 )
 from trainer.errors import ConfigError
 from trainer.known_rewards import KNOWN_REWARDS, KnownReward
-from trainer.strict import from_plain
+from trainer.strict import from_plain, parsed
 
 __all__ = [
     "BaseConfig",
@@ -94,9 +93,7 @@ def config_from_plain(stage: str, plain: Any) -> Any:
 def load_config(stage: str, path: Path) -> Any:
     """Settings of a stage from a JSON file."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = parsed(path.read_bytes(), where=str(path), error=ConfigError)
     except OSError as error:
         raise ConfigError(f"Cannot read the settings {path}: {error.strerror}.") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is not JSON: {error.msg} at line {error.lineno}.") from None
     return config_from_plain(stage, plain)
