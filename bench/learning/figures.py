@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESAMPLES = 2000
+GRID = 200
+"""KLs at which two paths are compared to take the mean."""
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Student's t at 0.975 for 1 to 9 degrees of freedom."""
 _Z = 1.959964
@@ -109,19 +111,28 @@ def equal_kl(
     return found
 
 
-def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """What the differences at equal KL say: one sentence."""
-    bounded = [row["difference"] for row in rows if row["difference"]["low"] is not None]
-    if not bounded:
+def between(ours: Sequence[Sequence[Point]], theirs: Sequence[Sequence[Point]]) -> Interval | None:
+    """How much more reward ours has in the mean over the KLs that both paths of a pair of runs (same
+    seed) cover, over the pairs; none where no pair has any in common.
+    """
+    found = []
+    for mine, yours in zip(ours, theirs, strict=True):
+        low, high = max(mine[0].kl, yours[0].kl), min(mine[-1].kl, yours[-1].kl)
+        if low < high:
+            grid = np.linspace(low, high, GRID).tolist()
+            ahead = [(reward_at(mine, kl), reward_at(yours, kl)) for kl in grid]
+            found.append(sum(a - b for a, b in ahead if a is not None and b is not None) / GRID)
+    return over_runs(found) if found else None
+
+
+def verdict(whole: Interval | None) -> str:
+    """What the mean difference at equal KL says: one sentence."""
+    if whole is None or whole.low is None or whole.high is None:
         return "One run a side or no KL in common: nothing can be said."
-    above = sum(d["low"] > 0 for d in bounded)
-    below = sum(d["high"] < 0 for d in bounded)
-    if above and not below:
-        return (
-            f"Ours reaches a higher reward at {above} of {len(bounded)} KLs, at none a lower one."
-        )
-    if below and not above:
-        return f"The peer reaches a higher reward at {below} of {len(bounded)} KLs, at none a lower one."
-    if above or below:
-        return f"Ours is higher at {above}, the peer at {below} of {len(bounded)} KLs."
-    return f"Both reach the same frontier: no difference at {len(bounded)} KLs is outside its interval."
+    said = f"{whole.value:+.3f} ({whole.low:+.3f} to {whole.high:+.3f})"
+    mean = f"ours less the peer's over all KLs that both cover is {said} in the mean of {whole.n} pairs"
+    if whole.low > 0:
+        return f"Ours reaches a higher reward at equal KL: {mean}."
+    if whole.high < 0:
+        return f"The peer reaches a higher reward at equal KL: {mean}."
+    return f"Both reach the same frontier: {mean}."

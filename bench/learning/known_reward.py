@@ -19,7 +19,7 @@ from bench import peer
 from bench.data import write_snapshot
 from bench.learning.command import arguments, publish, sizes
 from bench.learning.episodes import Episodes, plain_ppo, points, reached, run_ppo
-from bench.learning.figures import equal_kl, over_runs, verdict
+from bench.learning.figures import between, equal_kl, over_runs, verdict
 from bench.learning.policy import Cast, taught, teaching_of
 from bench.learning.units import Result, Unit, extent, run_units, settings_of_units
 from bench.measure import ROOT, stage
@@ -209,12 +209,14 @@ def figures(chosen: Sizes, reward: str, found: Mapping[str, Result]) -> dict[str
     runs = {side: [found[name_of(side, reward, s)] for s in range(chosen.seeds)] for side in sides}
     paths = {side: [points(run, chosen.block) for run in some] for side, some in runs.items()}
     rows = equal_kl(paths["ppo"], paths["trl"], chosen.kls) if chosen.peer else []
+    whole = between(paths["ppo"], paths["trl"]) if chosen.peer else None
     return {
         "best_of_n": found[name_of("best", reward)]["curve"],
         "reached": {side: _reached(some) for side, some in runs.items()},
         "paths": {side: [[list(p) for p in path] for path in some] for side, some in paths.items()},
         "equal_kl": rows,
-        "verdict": verdict(rows),
+        "between": None if whole is None else whole.plain(),
+        "verdict": verdict(whole),
     }
 
 

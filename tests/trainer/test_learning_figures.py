@@ -7,6 +7,7 @@ import pytest
 from bench.learning.figures import (
     Interval,
     Point,
+    between,
     equal_kl,
     over_items,
     over_runs,
@@ -92,22 +93,26 @@ def test_sides_are_compared_seed_by_seed_where_both_were() -> None:
     assert three["difference"]["low"] is None
 
 
-def row(low: float | None, high: float | None) -> dict[str, dict[str, float | None]]:
-    return {"difference": {"low": low, "high": high}}
+def test_the_mean_difference_is_over_the_kls_that_both_paths_of_a_pair_cover() -> None:
+    """From KL 1 to 3 one lies 1 above; between 2 and 4 the other goes from 0 to 2 below."""
+    flat, above = [Point(0, 0.0), Point(3, 0.0)], [Point(1, 1.0), Point(4, 1.0)]
+    falling, level = [Point(2, 0.0), Point(5, -3.0)], [Point(0, 0.0), Point(4, 0.0)]
+    apart = [Point(7, 0.0), Point(9, 0.0)]
+    found = between([above, falling, apart], [flat, level, flat])
+    assert found is not None
+    assert (found.value, found.n) == (pytest.approx((1 - 1) / 2), 2)
+    assert between([apart], [flat]) is None
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("whole", "said"),
     [
-        ([], "nothing can be said"),
-        ([row(None, None)], "nothing can be said"),
-        ([row(-1, 1), row(0.1, 1)], "Ours reaches a higher reward at 1 of 2"),
-        ([row(-1, 1), row(-2, -1)], "The peer reaches a higher reward at 1 of 2"),
-        ([row(0.1, 1), row(-2, -1)], "Ours is higher at 1, the peer at 1 of 2"),
-        ([row(-1, 1)], "the same frontier"),
+        (None, "nothing can be said"),
+        (Interval(1.0, None, None, 1), "nothing can be said"),
+        (Interval(1.0, 0.5, 1.5, 3), "Ours reaches a higher reward"),
+        (Interval(-1.0, -1.5, -0.5, 3), "The peer reaches a higher reward"),
+        (Interval(0.1, -0.1, 0.3, 3), "Both reach the same frontier: ours less the peer's"),
     ],
 )
-def test_the_verdict_says_what_the_intervals_allow(
-    rows: list[dict[str, object]], said: str
-) -> None:
-    assert said in verdict(rows)
+def test_the_verdict_says_what_the_interval_allows(whole: Interval | None, said: str) -> None:
+    assert said in verdict(whole)
