@@ -4,7 +4,7 @@ The 13.8M model of the benchmarks is taught a little. PPO by the known reward `c
 its first rollout batch, of the same answers each time, in 1, 2, 3 and 4 epochs: mean approximate KL
 and clip fraction of all steps up to there, which N+ (arXiv 2403.17031) reports as 0.0029, 0.0056 and
 0.0081, and 0.025, 0.051 and 0.073, after epochs 2 to 4. A reward model is trained on HH-harmless
-pairs in several epochs and measured after each: the paper (C.2) stops after the first, as it
+pairs in two epochs and measured after each: the paper (C.2) stops after the first, as it
 overfits. About 20 minutes of two cores at the full budget, 1 with --budget small; ten more where
 known_reward has not taught the model yet.
 """
@@ -31,7 +31,7 @@ class Sizes(Episodes):
     learning_rate: float = 1e-5
     value_learning_rate: float = 1e-5
     ppo_epochs: tuple[int, ...] = extent((1, 2, 3, 4))
-    reward_epochs: int = 4
+    reward_epochs: int = 2
     reward_learning_rate: float = 1e-4
     reward_batch: int = 16
     pairs: int | None = None
