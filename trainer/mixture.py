@@ -2,9 +2,9 @@
 
 Instruction collections are mixed in as in FLAN (arXiv 2109.01652): each set has a weight, and may
 have a cap on how many of its examples are used. An epoch is one pass over the first set, with the
-others drawn in proportion, or a stated number of examples. Windows of running text may be a share of the
-examples, as where PPO's policy is to start (InstructGPT, C.4). Which examples an epoch holds, and
-in what order, is a function of the seed and the epoch alone.
+others drawn in proportion, or a stated number of examples. Windows of running text may be a share
+of the examples, as where PPO's policy is to start (InstructGPT, C.4). Which examples an epoch
+holds, and in what order, is a function of the seed and the epoch alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from trainer.config import SFTConfig
 from trainer.data import Example, Splits, epoch_batches, load_demonstrations, shuffled
 from trainer.errors import ConfigError
-from trainer.pretrain_text import PretrainText, text_parent
+from trainer.pretrain_text import PretrainText
 from trainer.records import Parent
 from trainer.stage_io import parent_of
 from trainer.text import Codec
@@ -113,14 +113,13 @@ def source_parents(config: SFTConfig) -> tuple[Parent, ...]:
             "There is nothing to learn from: name a snapshot folder in demonstrations, or several"
             " in mixture."
         )
-    sets = tuple(parent_of("demonstrations", source.demonstrations) for source in config.sources)
-    return sets if config.pretrain_text is None else (*sets, text_parent(config.pretrain_text))
+    return tuple(parent_of("demonstrations", source.demonstrations) for source in config.sources)
 
 
 def load_mixture(config: SFTConfig, codec: Codec, parents: Sequence[Parent]) -> Mixture:
     """All sets of the settings as token ids; ``parents`` as ``source_parents`` gave them."""
     found = []
-    for place, (source, parent) in enumerate(zip(config.sources, parents, strict=False)):
+    for place, (source, parent) in enumerate(zip(config.sources, parents, strict=True)):
         data = load_demonstrations(
             source.demonstrations, codec, config.max_tokens, train_on=config.train_on
         )

@@ -20,6 +20,7 @@ from trainer.judge import Judge
 from trainer.mixture import Mixture, load_mixture, source_parents
 from trainer.models import LanguageModel, equip, load_weights, save_language_model, trainable
 from trainer.packing import example_batches
+from trainer.pretrain_text import text_parent
 from trainer.records import SCHEMA_VERSION, Manifest, Parent
 from trainer.runtime import (
     Checkpoints,
@@ -94,6 +95,8 @@ def run(config: SFTConfig, run: Run) -> None:
     set_threads(config.threads)
     sources = source_parents(config)
     parents = (parent_of("policy", config.model), *sources)
+    if config.pretrain_text is not None:
+        parents = (*parents, text_parent(config.pretrain_text))
     if config.reward is not None:
         parents = (*parents, parent_of("reward", config.reward))
     codec = Codec.load(config.model)

@@ -2,10 +2,11 @@
 
 The 13.8M model of the benchmarks is taught a little and trained by `concise` (real users' prompts)
 and by `harmless` or `harmless_logit` (RealToxicityPrompts). TRL has the same model, prompts, value
-model at the start, episodes and settings. Both sides' points are means over the answers that their updates drew; they
-are compared at equal KL, on the line between two points, seed by seed. Best-of-n is drawn from the
-start policy, at the bound log n - (n - 1) / n on its KL. About 1.8 hours of two cores in all at the
-full budget, 4 minutes with --budget small; ten minutes more where tax has not taught the model yet.
+model at the start, episodes and settings. Both sides' points are means over the answers that their
+updates drew; they are compared at equal KL, on the line between two points, seed by seed. Best-of-n
+is drawn from the start policy, at the bound log n - (n - 1) / n on its KL. About 1.8 hours of two
+cores in all at the full budget, 4 minutes with --budget small; ten minutes more where tax has not
+taught the model yet.
 """
 
 import sys
