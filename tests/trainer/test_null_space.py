@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.snapshots import write_all
-from tests.trainer.test_ppo import Scene, reward_model, settings, train
+from tests.trainer.test_ppo import Scene, ppo_folders, reward_model, settings, train
 from trainer import ppo, pretrain_mix
 from trainer.errors import ConfigError, NumericError
 from trainer.models import trainable
@@ -232,8 +232,7 @@ def test_half_the_rate_halves_the_change_of_a_plain_step_and_quarters_that_of_a_
 
 @pytest.fixture
 def folders(tmp_path: Path, tiny_gpt2: Path) -> dict[str, Path]:
-    found = write_all(tmp_path / "data")
-    return found | {"policy": tiny_gpt2, "reward": reward_model(tiny_gpt2, tmp_path / "rm")}
+    return ppo_folders(tmp_path, tiny_gpt2)
 
 
 @pytest.mark.slow

@@ -38,10 +38,14 @@ def reward_model(parent: Path, dest: Path, seed: int = 5) -> Path:
     return dest
 
 
+def ppo_folders(root: Path, model: Path) -> dict[str, Path]:
+    """Snapshots and text, a policy, and a reward model made of the same weights."""
+    return write_all(root / "data") | {"policy": model, "reward": reward_model(model, root / "rm")}
+
+
 @pytest.fixture
 def folders(tmp_path: Path, tiny_model: Path) -> dict[str, Path]:
-    found = write_all(tmp_path / "data")
-    return found | {"policy": tiny_model, "reward": reward_model(tiny_model, tmp_path / "rm")}
+    return ppo_folders(tmp_path, tiny_model)
 
 
 def settings(out: Path, folders: dict[str, Path], **changes: Any) -> PPOConfig:

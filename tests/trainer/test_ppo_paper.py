@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.snapshots import write_all
-from tests.trainer.test_ppo import Scene, reward_model, settings, train
+from tests.trainer.test_ppo import Scene, ppo_folders, settings, train
 from tests.trainer.tiny import TEXT
 from trainer import losses, ppo
 from trainer.config import PPOConfig
@@ -26,8 +25,7 @@ LENGTHS = (10, 3, 7, 1, 10, 9, 2, 10)  # of the answers; those of 10 tokens were
 
 @pytest.fixture
 def folders(tmp_path: Path, tiny_model: Path) -> dict[str, Path]:
-    found = write_all(tmp_path / "data")
-    return found | {"policy": tiny_model, "reward": reward_model(tiny_model, tmp_path / "rm")}
+    return ppo_folders(tmp_path, tiny_model)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.trainer.snapshots import prompt_row, write_all, write_snapshot
-from tests.trainer.test_ppo import Scene, reward_model, settings, train
+from tests.trainer.snapshots import prompt_row, write_snapshot
+from tests.trainer.test_ppo import Scene, ppo_folders, settings, train
 from trainer import losses, ppo
 from trainer.config import PPOConfig, config_from_plain
 from trainer.errors import ConfigError, DataError, NumericError
@@ -21,8 +21,7 @@ from trainer.rollout import Rollout
 
 @pytest.fixture
 def folders(tmp_path: Path, tiny_gpt2: Path) -> dict[str, Path]:
-    found = write_all(tmp_path / "data")
-    return found | {"policy": tiny_gpt2, "reward": reward_model(tiny_gpt2, tmp_path / "rm")}
+    return ppo_folders(tmp_path, tiny_gpt2)
 
 
 def shaped(

@@ -7,15 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.trainer.snapshots import write_all
-from tests.trainer.test_ppo import CPU, Scene, reward_model, settings, train
+from tests.trainer.test_ppo import CPU, Scene, ppo_folders, settings, train
 from trainer import losses
 
 
 @pytest.fixture
 def folders(tmp_path: Path, tiny_model: Path) -> dict[str, Path]:
-    found = write_all(tmp_path / "data")
-    return found | {"policy": tiny_model, "reward": reward_model(tiny_model, tmp_path / "rm")}
+    return ppo_folders(tmp_path, tiny_model)
 
 
 @pytest.fixture

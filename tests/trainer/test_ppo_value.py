@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.trainer.snapshots import write_all
-from tests.trainer.test_ppo import CPU, Scene, reward_model, settings, train
+from tests.trainer.test_ppo import CPU, Scene, ppo_folders, reward_model, settings, train
 from trainer import ppo
 from trainer.actors import EARLIER_VALUE, Actors
 from trainer.config import config_from_plain
@@ -24,8 +24,7 @@ SOME = pad([[5, 9, 7, 3, 11], [8, 1, 2]], 0, CPU)
 
 @pytest.fixture
 def folders(tmp_path: Path, tiny_model: Path) -> dict[str, Path]:
-    found = write_all(tmp_path / "data")
-    return found | {"policy": tiny_model, "reward": reward_model(tiny_model, tmp_path / "rm")}
+    return ppo_folders(tmp_path, tiny_model)
 
 
 @pytest.mark.parametrize("known", [None, "concise"])

@@ -18,28 +18,30 @@ CPU = torch.device("cpu")
 ROWS = [list(range(5, 5 + n)) for n in (3, 11, 6)]
 
 
-@pytest.fixture
-def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Of the queries that the attention of a run was given."""
-    seen, plain = [], attention.attend
+def noting(real: Any, seen: list[tuple[int, ...]]) -> Any:
+    """An attention function that notes the shape of the queries it is given."""
 
     def noted(module: Any, query: Tensor, *args: Any, **options: Any) -> Any:
         seen.append(tuple(query.shape))
-        return plain(module, query, *args, **options)
+        return real(module, query, *args, **options)
 
-    monkeypatch.setitem(attention.ALL_ATTENTION_FUNCTIONS, "sdpa", noted)
+    return noted
+
+
+@pytest.fixture
+def shapes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Of the queries that the attention of a run was given."""
+    seen: list[tuple[int, ...]] = []
+    functions, noted = attention.ALL_ATTENTION_FUNCTIONS, noting(attention.attend, seen)
+    monkeypatch.setitem(functions, "sdpa", noted)
     return seen
 
 
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of the queries that scores were made of, tokens spread over rows where they are."""
-    seen, plain = [], attention.sdpa_attention_forward
-
-    def noted(module: Any, query: Tensor, *args: Any, **options: Any) -> Any:
-        seen.append(tuple(query.shape))
-        return plain(module, query, *args, **options)
-
+    seen: list[tuple[int, ...]] = []
+    noted = noting(attention.sdpa_attention_forward, seen)
     monkeypatch.setattr(attention, "sdpa_attention_forward", noted)
     return seen
 
