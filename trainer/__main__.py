@@ -101,7 +101,7 @@ def _run(stage: str, path: Path, given: dict[str, Any]) -> None:
             warn_where_slow(stage, config.precision)
         if isinstance(config, TrainConfig):
             _ask_for_the_same_twice()
-        run.at_once = distributed.size() == 1  # of several, none leaves the others waiting
+        run.stop_at_once()
         importlib.import_module(MODULES[stage]).run(config, run)
 
 

@@ -8,7 +8,7 @@ best answers serve stage ``sft``: rejection sampling.
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainer import distributed, losses
 from trainer.config import BestConfig
+from trainer.data import Check
 from trainer.errors import DataError
 from trainer.models import ScalarModel
 from trainer.reading import Reader, known_scores, load_scorer, score_ids
@@ -52,7 +53,6 @@ from trainer.text import Codec
 
 SCORES = "scores.jsonl"
 DEMONSTRATIONS = "demonstrations"
-Check = Callable[[], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,13 @@ from trainer.text import Codec
 Row = TypeVar("Row", DemonstrationRow, ComparisonRow, PromptRow)
 Item = TypeVar("Item")
 
+Check = Callable[[], None]
+"""Asks between passes whether to go on; raises if not."""
+
+
+def go_on() -> None:
+    """A check that never objects."""
+
 
 class Example(NamedTuple):
     """A prompt and one completion, as token ids."""
@@ -251,11 +258,13 @@ def own_micro_batches(
     *,
     sequences: Sequence[int] | None = None,
     idle: Idle = None,
+    check: Check = go_on,
 ) -> Iterator[list[int]]:
     """``micro_batches`` of the items that are this process's; alone, of all.
 
     A process may have none. What is computed from them is to be summed over processes. Where
-    ``idle`` is given it is called, after them, as often as another process has more.
+    ``idle`` is given it is called, after them, as often as another process has more. Before each
+    pass there is a ``check``; where passes are made in step, what it raises in one process, all raise.
     """
     counts = sequences or [1] * len(widths)
     tokens = [width * count for width, count in zip(widths, counts, strict=True)]
@@ -266,10 +275,18 @@ def own_micro_batches(
         return [[hand[i] for i in group] for group in groups]
 
     mine = cut(distributed.own(tokens))
-    yield from mine
-    if idle is not None:
-        most = max(len(cut(hand)) for hand in distributed.dealt(tokens, distributed.size()))
-        for _ in range(most - len(mine)):
+    if idle is None:
+        for group in mine:
+            check()
+            yield group
+        return
+    most = max(len(cut(hand)) for hand in distributed.dealt(tokens, distributed.size()))
+    for number in range(most):
+        with distributed.together():
+            check()
+        if number < len(mine):
+            yield mine[number]
+        else:
             idle()
 
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer.config import TextConfig
+from trainer.data import Check
 from trainer.errors import ModelError
 from trainer.generate import generate, load_generator
 from trainer.records import SCHEMA_VERSION, Manifest, write_atomic
@@ -65,9 +66,7 @@ def _path(out: Path, number: int) -> Path:
     return out / "text" / f"{number:04d}.txt"
 
 
-def _draw(
-    config: TextConfig, model: Any, codec: Codec, paths: Sequence[Path], check: Callable[[], None]
-) -> int:
+def _draw(config: TextConfig, model: Any, codec: Codec, paths: Sequence[Path], check: Check) -> int:
     """Write these documents; returns the number of tokens drawn. An empty one is drawn anew."""
     missing, tokens = list(paths), 0
     for attempt in range(_TRIES):

@@ -4,14 +4,14 @@ InstructGPT chooses the SFT checkpoint so (appendix C.1): it overfits in validat
 epoch, yet the score goes on rising. The prompts and the noise of the answers are always the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from trainer import distributed
 from trainer.config import SFTConfig
-from trainer.data import Prompt, read_snapshot
+from trainer.data import Check, Prompt, read_snapshot
 from trainer.errors import ConfigError
 from trainer.generate import Generated, generate
 from trainer.mixture import shares, taken_first
@@ -40,7 +40,7 @@ class Judge:
         self.prompts = held_out_prompts(config, codec, positions)
         self.notes = () if self.reader.reads_tokens else (OTHER_TOKENIZER,)
 
-    def look(self, policy: LanguageModel, check: Callable[[], None]) -> dict[str, float]:
+    def look(self, policy: LanguageModel, check: Check) -> dict[str, float]:
         """Mean score of the policy's answers, how many ended, and their length in tokens.
 
         ``check`` is called before every token and every batch of scores, and may raise.
@@ -70,7 +70,7 @@ class Judge:
             "valid_response_length": sum(len(answer.token_ids) for answer in answers) / count,
         }
 
-    def scores(self, answers: Sequence[Generated], check: Callable[[], None]) -> Tensor:
+    def scores(self, answers: Sequence[Generated], check: Check) -> Tensor:
         """[N] the reward model's scores of one answer to each prompt."""
         ids = [self._read(*pair) for pair in zip(self.prompts, answers, strict=True)]
         pad_id = self.reader.reward.pad_id

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from trainer.data import Example, ExampleBatch, batch_examples, own_micro_batches
+from trainer.data import (
+    Check,
+    Example,
+    ExampleBatch,
+    batch_examples,
+    go_on,
+    own_micro_batches,
+)
 from trainer.padded import pad, pad_segments
 from trainer.sharding import Idle
 
@@ -56,9 +63,11 @@ def example_batches(
     *,
     pack_tokens: int | None = None,
     idle: Idle = None,
+    check: Check = go_on,
 ) -> Iterator[ExampleBatch]:
     """Micro-batches of at most ``micro_tokens`` padded tokens; together they hold every example,
-    those of all processes where there are several. ``idle`` as in ``own_micro_batches``.
+    those of all processes where there are several. ``idle`` and ``check`` as in
+    ``own_micro_batches``.
 
     With ``pack_tokens`` examples share rows of at most that many tokens.
     """
@@ -68,5 +77,5 @@ def example_batches(
     else:
         rows = first_fit(lengths, min(pack_tokens, micro_tokens))
     widths = [sum(lengths[i] for i in row) for row in rows]
-    for group in own_micro_batches(widths, micro_tokens, idle=idle):
+    for group in own_micro_batches(widths, micro_tokens, idle=idle, check=check):
         yield batch_packed([[examples[i] for i in rows[row]] for row in group], pad_id, device)

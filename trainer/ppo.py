@@ -130,10 +130,9 @@ def score(work: Work, prompts: Sequence[Prompt], rollout: Rollout) -> Scored:
     scores = torch.zeros(len(mask))
     actors.forget()
     idle = actors.idle(actors.policy, actors.reference, actors.value, actors.reward)
-    check = actors.policy.stack.between_passes(work.run.interrupt)
+    check = work.run.interrupt
     with distributed.together(in_step=actors.policy.stack.in_step):
-        for rows in own_micro_batches(rollout.widths, config.micro_tokens, idle=idle):
-            check()
+        for rows in own_micro_batches(rollout.widths, config.micro_tokens, idle=idle, check=check):
             batch = rollout.batch(rows, actors.codec.pad_id, actors.policy.stack.device)
             lower, value_lower = actors.lowers_kept(rows, batch)
             if done:
@@ -261,10 +260,9 @@ def accumulate_gradients(
     idle = actors.idle(actors.value, *([actors.policy] if learns(work) else []))
     wholes = (mask, scored.logprobs, shaped.advantages, scored.values, shaped.returns)
     device, pad_id, pretrain = actors.policy.stack.device, actors.codec.pad_id, 0.0
-    check = actors.policy.stack.between_passes(work.run.interrupt)
+    check = work.run.interrupt
     with distributed.together(in_step=actors.policy.stack.in_step):
-        for group in own_micro_batches(widths, config.micro_tokens, idle=idle):
-            check()
+        for group in own_micro_batches(widths, config.micro_tokens, idle=idle, check=check):
             part = [rows[i] for i in group]
             batch = rollout.batch(part, pad_id, device)
             lower, value_lower = actors.lowers_again(part, batch)
@@ -288,8 +286,7 @@ def accumulate_gradients(
             sums["policy_loss"] += float(policy.loss.detach())
             sums["clip_fraction"] += float(policy.clip_fraction)
             sums["approx_kl"] += float(policy.approx_kl)
-        for share in pretrain_losses(actors.policy, windows, pad_id, config.micro_tokens):
-            check()
+        for share in pretrain_losses(actors.policy, windows, pad_id, config.micro_tokens, check):
             (config.ptx_coef * share).backward()  # type: ignore[no-untyped-call]
             pretrain += float(share.detach())
     sums = distributed.summed(sums | ({"pretrain_loss": pretrain} if windows else {}))

@@ -6,7 +6,7 @@ first steps and falls along a cosine; the weights kept are those with the lowest
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainer import distributed, losses
 from trainer.config import PretrainConfig
-from trainer.data import batches_by_epoch, own_micro_batches, shuffled
+from trainer.data import Check, batches_by_epoch, go_on, own_micro_batches, shuffled
 from trainer.errors import ConfigError, DataError
 from trainer.models import load_weights, trainable
 from trainer.objectives import Guess, Objective, batch_guesses, new_model, objective_of
@@ -33,8 +33,6 @@ from trainer.sharding import copied
 from trainer.stack import pick_device
 from trainer.stage_io import MODEL, Run, folder_files, parent_of, save_model_folder, set_threads
 from trainer.text import Codec
-
-Check = Callable[[], None]
 
 _VALID = "valid"  # in the key of the held-out windows' noise, where an epoch stands for the others
 
@@ -136,9 +134,7 @@ def fit(trainee: Trainee, text: Text, run: Run) -> None:
             run.stop()
 
 
-def load_text(
-    config: PretrainConfig, codec: Codec, objective: Objective, check: Callable[[], None]
-) -> Text:
+def load_text(config: PretrainConfig, codec: Codec, objective: Objective, check: Check) -> Text:
     """The windows of the text; which of them are held out is a function of the seed."""
     length, start = objective.length, objective.start_ids
     source = TokenStream(config.text, codec, start)
@@ -186,7 +182,7 @@ def train_step(
     }
 
 
-def backward_loss(trainee: Trainee, guesses: Sequence[Guess], check: Check = lambda: None) -> float:
+def backward_loss(trainee: Trainee, guesses: Sequence[Guess], check: Check = go_on) -> float:
     """Add the gradient of the batch's mean over targets, micro-batch by micro-batch; the loss."""
     loss = 0.0
     with distributed.together(in_step=trainee.objective.in_step):
@@ -198,7 +194,7 @@ def backward_loss(trainee: Trainee, guesses: Sequence[Guess], check: Check = lam
 
 @torch.no_grad()
 def held_out_loss(
-    trainee: Trainee, windows: Sequence[Sequence[int]], check: Check = lambda: None
+    trainee: Trainee, windows: Sequence[Sequence[int]], check: Check = go_on
 ) -> float:
     """Cross-entropy per target of held-out windows, their masks always the same; NaN for none."""
     if not windows:
@@ -214,15 +210,13 @@ def held_out_loss(
 def _shares(trainee: Trainee, guesses: Sequence[Guess], check: Check) -> Iterator[Tensor]:
     """The share of each of this process's micro-batches in the mean over all targets, a scalar.
 
-    ``check`` is called before each, and may raise; not where weights are shared out.
+    ``check`` as in ``own_micro_batches``.
     """
     targets = sum(len(guess.targets) for guess in guesses)
     if targets == 0:
         raise DataError("The tokenizer knows none of this text: there is nothing to predict.")
     widths, limit = [len(guess.ids) for guess in guesses], trainee.config.micro_tokens
-    for group in own_micro_batches(widths, limit, idle=trainee.objective.idle):
-        if not trainee.objective.in_step:
-            check()
+    for group in own_micro_batches(widths, limit, idle=trainee.objective.idle, check=check):
         yield target_mean(trainee, [guesses[i] for i in group], targets)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from trainer import distributed
 from trainer.actors import Actors
 from trainer.config import PPOConfig
-from trainer.data import own_micro_batches
+from trainer.data import Check, go_on, own_micro_batches
 from trainer.idle import idle_pass
 from trainer.models import LanguageModel, trained
 from trainer.null_space import NullSpace
@@ -19,12 +19,18 @@ from trainer.stage_io import Run
 
 
 def pretrain_losses(
-    policy: LanguageModel, windows: Sequence[list[int]], pad_id: int, micro_tokens: int
+    policy: LanguageModel,
+    windows: Sequence[list[int]],
+    pad_id: int,
+    micro_tokens: int,
+    check: Check = go_on,
 ) -> Iterator[Tensor]:
-    """Shares, one per micro-batch, of the mean next-token loss over windows of running text."""
+    """Shares, one per micro-batch, of the mean next-token loss over windows of running text;
+    ``check`` as in ``own_micro_batches``.
+    """
     targets = sum(len(window) - 1 for window in windows)
     widths = [len(window) for window in windows]
-    for group in own_micro_batches(widths, micro_tokens, idle=idle_pass(policy)):
+    for group in own_micro_batches(widths, micro_tokens, idle=idle_pass(policy), check=check):
         batch = pad([windows[i] for i in group], pad_id, policy.stack.device)
         predicted = batch.mask.clone()
         predicted[:, 0] = False

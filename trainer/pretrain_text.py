@@ -2,10 +2,10 @@
 
 import random
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trainer.data import shuffled
+from trainer.data import Check, go_on, shuffled
 from trainer.documents import Documents
 from trainer.errors import DataError
 from trainer.records import MANIFEST, Parent, file_sha256, read_manifest
@@ -54,9 +54,7 @@ class Windows:
         self._ids, self._length = ids, length
 
     @classmethod
-    def of_text(
-        cls, text: TokenStream, length: int, check: Callable[[], None] = lambda: None
-    ) -> "Windows":
+    def of_text(cls, text: TokenStream, length: int, check: Check = go_on) -> "Windows":
         """All of a text, in its order; ``check`` is called between two pieces of it."""
         found = array("i")  # four bytes each
         for ids in text.ids():

@@ -1,6 +1,6 @@
 """Prompts and answers in the tokens that a reward model reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from trainer import distributed
 from trainer.blocks import compact
 from trainer.config import Precision
-from trainer.data import own_micro_batches
+from trainer.data import Check, own_micro_batches
 from trainer.known_rewards import KNOWN_REWARDS
 from trainer.models import ScalarModel
 from trainer.padded import pad
@@ -61,13 +61,13 @@ def score_ids(
     ids: Sequence[Sequence[int]],
     pad_id: int,
     micro_tokens: int,
-    check: Callable[[], None],
+    check: Check,
 ) -> Tensor:
     """Scores [N] of N sequences; ``check`` is called before each micro-batch, and may raise."""
     scores = torch.zeros(len(ids))
     with distributed.together():
-        for rows in own_micro_batches([len(sequence) for sequence in ids], micro_tokens):
-            check()
+        widths = [len(sequence) for sequence in ids]
+        for rows in own_micro_batches(widths, micro_tokens, check=check):
             tokens = pad([ids[i] for i in rows], pad_id, model.stack.device)
             scores[rows] = model.scores(tokens).cpu()
     distributed.add_up(scores)

@@ -9,7 +9,7 @@ model is also trained without each labeler group in turn, to see whether it pred
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,12 +18,14 @@ from torch import Tensor
 from trainer import distributed, losses
 from trainer.config import RewardConfig
 from trainer.data import (
+    Check,
     Example,
     Ranking,
     RankingBatch,
     batch_examples,
     batch_rankings,
     batches_by_epoch,
+    go_on,
     own_micro_batches,
 )
 from trainer.frozen import FrozenStates
@@ -54,8 +56,6 @@ from trainer.sharding import copied, load_device
 from trainer.stack import pick_device
 from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
-
-Check = Callable[[], None]
 
 HEADLINES = ("accuracy", "log_loss", "calibration_error", "pairs")
 """What is logged of the held-out pairs."""
@@ -269,7 +269,7 @@ def backward_loss(
     rankings: Sequence[Ranking],
     pad_id: int,
     config: RewardConfig,
-    check: Check = lambda: None,
+    check: Check = go_on,
 ) -> Trained:
     """Add the gradient of the batch's loss, micro-batch by micro-batch."""
     loss, right, count = 0.0, 0.0, 0
@@ -322,17 +322,15 @@ def _micro(
 ) -> Iterator[list[int]]:
     """Groups of this process's whole rankings of at most ``limit`` padded tokens.
 
-    ``check`` is called before each, and may raise; not where weights are shared out.
+    ``check`` as in ``own_micro_batches``.
     """
     sizes = None
     widths = [ranking.tokens for ranking in rankings]
     if not model.stack.segments:
         widths = [max(len(answer.ids) for answer in ranking.answers) for ranking in rankings]
         sizes = [len(ranking.ranks) for ranking in rankings]
-    check = model.stack.between_passes(check)
-    for group in own_micro_batches(widths, limit, sequences=sizes, idle=idle_pass(model)):
-        check()
-        yield group
+    idle = idle_pass(model)
+    return own_micro_batches(widths, limit, sequences=sizes, idle=idle, check=check)
 
 
 # ---- what is measured on held-out rankings -------------------------------------------------------
@@ -344,7 +342,7 @@ def score_pairs(
     rankings: Sequence[Ranking],
     pad_id: int,
     micro: int,
-    check: Check = lambda: None,
+    check: Check = go_on,
 ) -> Pairs:
     """Score differences of all untied pairs."""
     differences, places = [torch.zeros(0)], [torch.zeros(0, dtype=torch.long)]
@@ -362,10 +360,8 @@ def mean_score(trainee: Trainee, examples: Sequence[Example], check: Check) -> f
     """Mean raw score of demonstrations."""
     total, model = 0.0, trainee.model
     widths, limit = [len(e.ids) for e in examples], trainee.config.micro_tokens
-    check = model.stack.between_passes(check)
     with distributed.together(in_step=model.stack.in_step):
-        for group in own_micro_batches(widths, limit, idle=idle_pass(model)):
-            check()
+        for group in own_micro_batches(widths, limit, idle=idle_pass(model), check=check):
             batch = batch_examples([examples[i] for i in group], trainee.pad_id, model.stack.device)
             lower = model.stack.lower(batch.tokens)
             total += float(model.scores(batch.tokens, lower=lower).sum())

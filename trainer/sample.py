@@ -6,12 +6,13 @@ so that labelers need not wait for the last one; a run that was stopped skips wh
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainer import distributed
 from trainer.config import SampleConfig
+from trainer.data import Check
 from trainer.errors import DataError, ModelError
 from trainer.generate import generate, load_generator
 from trainer.records import (
@@ -108,7 +109,7 @@ def draw_answers(
     config: SampleConfig,
     sampler: Sampler,
     prompts: Sequence[PromptRow],
-    check: Callable[[], None],
+    check: Check,
 ) -> Answered:
     """``k`` answers to each prompt; ``check`` is called before every token and may raise."""
     encoded = [(row, sampler.codec.encode_prompt(row.prompt)) for row in prompts]
@@ -154,7 +155,7 @@ def _answer_chunk(
     prompts: Sequence[PromptRow],
     folder: Path,
     parents: tuple[Parent, ...],
-    check: Callable[[], None],
+    check: Check,
 ) -> Manifest:
     """Draw the answers of one chunk and write its folder, the manifest last."""
     started = time.monotonic()

@@ -9,7 +9,7 @@ of them is a folder with a manifest of its own; a run that was stopped skips wha
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainer import distributed
 from trainer.config import ScoreConfig
+from trainer.data import Check
 from trainer.errors import DataError, IntegrityError, NumericError
 from trainer.models import ScalarModel
 from trainer.reading import Reader, load_scorer, score_ids
@@ -152,7 +153,7 @@ def load_judge(config: ScoreConfig, judge: int, codec: Codec) -> Judge:
 
 
 def score_answers(
-    config: ScoreConfig, judge: Judge, answers: Sequence[Answer], check: Callable[[], None]
+    config: ScoreConfig, judge: Judge, answers: Sequence[Answer], check: Check
 ) -> Tensor:
     """Scores [N] of N answers; ``check`` is called before each micro-batch, and may raise."""
     reader = judge.reader
@@ -175,7 +176,7 @@ def _score_chunk(
     answers: Sequence[Answer],
     folder: Path,
     parents: tuple[Parent, ...],
-    check: Callable[[], None],
+    check: Check,
 ) -> Manifest:
     """Score one chunk and write its folder, the manifest last."""
     started = time.monotonic()

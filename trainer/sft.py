@@ -6,14 +6,14 @@ none is given, those with the lowest validation loss.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from trainer import distributed
 from trainer.config import SFTConfig
-from trainer.data import Example, ExampleBatch
+from trainer.data import Check, Example, ExampleBatch, go_on
 from trainer.dropout import set_residual_dropout
 from trainer.idle import idle_pass
 from trainer.judge import Judge
@@ -36,7 +36,6 @@ from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
 
 Figures = dict[str, float]
-Check = Callable[[], None]
 
 UNPACKABLE = "Examples were not packed: this architecture cannot keep several in one row apart."
 
@@ -187,21 +186,20 @@ def backward_loss(
     targets: int,
     *,
     pack_tokens: int | None = None,
-    check: Check = lambda: None,
+    check: Check = go_on,
 ) -> float:
     """Add the gradient of the batch's token mean, micro-batch by micro-batch; returns the loss.
 
-    ``check`` is called before every micro-batch, and may raise; not where weights are shared out.
+    ``check`` as in ``own_micro_batches``.
     """
     loss = 0.0
     device = model.stack.device
     batches = example_batches(
-        examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens, idle=idle_pass(model)
-    )
-    check = model.stack.between_passes(check)
+        examples, pad_id, micro_tokens, device,
+        pack_tokens=pack_tokens, idle=idle_pass(model), check=check,
+    )  # fmt: skip
     with distributed.together(in_step=model.stack.in_step):
         for batch in batches:
-            check()
             part = token_mean(model, batch, targets)
             part.backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
@@ -225,23 +223,22 @@ def validation_loss(
     micro_tokens: int,
     *,
     pack_tokens: int | None = None,
-    check: Check = lambda: None,
+    check: Check = go_on,
 ) -> float:
     """Cross-entropy per target token of held-out demonstrations; NaN where there are none.
 
-    ``check`` is called before every micro-batch, and may raise; not where weights are shared out.
+    ``check`` as in ``own_micro_batches``.
     """
     if not examples:
         return math.nan
     model.stack.train(False)
     targets, loss, device = count_targets(examples), 0.0, model.stack.device
     batches = example_batches(
-        examples, pad_id, micro_tokens, device, pack_tokens=pack_tokens, idle=idle_pass(model)
-    )
-    check = model.stack.between_passes(check)
+        examples, pad_id, micro_tokens, device,
+        pack_tokens=pack_tokens, idle=idle_pass(model), check=check,
+    )  # fmt: skip
     with distributed.together(in_step=model.stack.in_step):
         for batch in batches:
-            check()
             loss += float(token_mean(model, batch, targets))
     return distributed.total(loss)
 

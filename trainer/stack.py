@@ -134,12 +134,6 @@ class Stack:
         """Whether all processes must make the same number of passes."""
         return self.one_pass is not plain_pass
 
-    def between_passes(self, check: Callable[[], None]) -> Callable[[], None]:
-        """``check``, which may raise, to be called between the passes of a loop; nothing where they
-        are made in step: then nobody leaves before the end.
-        """
-        return _nothing if self.in_step else check
-
     def beside(self, select: Callable[[], None]) -> "Stack":
         """The same backbone, with ``select`` called before it is run."""
         twin = copy.copy(self)

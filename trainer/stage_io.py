@@ -24,7 +24,15 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 
 from trainer import distributed
-from trainer.errors import ConfigError, DiskFull, FolderBusy, IntegrityError, Stopped, TrainerError
+from trainer.errors import (
+    ConfigError,
+    DiskFull,
+    FolderBusy,
+    IntegrityError,
+    PeerLost,
+    Stopped,
+    TrainerError,
+)
 from trainer.records import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -42,6 +50,7 @@ MODEL = "model"
 PARENT_VARIABLE = "LABELAPP_PARENT_PID"
 _NOT_CONTENT = {MANIFEST, ERROR, METRICS, "config.json", "precision", "log.txt", "checkpoints"}
 _PR_SET_PDEATHSIG = 1
+_STOPPED = "Asked to stop. The run goes on from its last checkpoint when retried."
 
 
 class Interrupted(Exception):
@@ -107,12 +116,17 @@ class Run:
 
     def stop(self) -> NoReturn:
         """End here, after the checkpoint was written, because SIGTERM asked for it."""
-        raise Stopped("Asked to stop. The run goes on from its last checkpoint when retried.")
+        raise Stopped(_STOPPED)
 
     def check(self) -> None:
         """End here if SIGTERM asked for it and there is nothing to write first."""
         if self.stop_requested:
             self.stop()
+
+    def stop_at_once(self) -> None:
+        """From here on SIGTERM ends it wherever it is, until there is something to ``saved``."""
+        self.at_once = True
+        self.check()
 
     def interrupt(self, *_: Any) -> None:
         """Raise Interrupted if SIGTERM asked for it; to be called now and then where a checkpoint
@@ -180,15 +194,11 @@ def open_run(out: str | Path) -> Iterator[Run]:
         try:
             with _stop_signals(run):
                 yield run
-        except TrainerError as error:
-            _write_error(out, error)
-            raise
         except Exception as error:
-            known = _translated(error, out)
-            if known is None:
-                traceback.print_exc()
-                known = TrainerError(f"{type(error).__name__}: {error}")
+            known = _as_known(error, run)
             _write_error(out, known)
+            if known is error:
+                raise
             raise known from error
         finally:
             run.close()
@@ -250,6 +260,17 @@ def die_with_parent() -> None:
         raise Stopped("The process that started this run is gone.") from None
     except PermissionError:
         return
+
+
+def _as_known(error: Exception, run: Run) -> TrainerError:
+    """What a failure is to be called; one that has no name is printed whole."""
+    known = error if isinstance(error, TrainerError) else _translated(error, run.out)
+    if known is None:
+        traceback.print_exc()
+        return TrainerError(f"{type(error).__name__}: {error}")
+    if isinstance(known, PeerLost) and run.stop_requested:  # the others were asked too, and first
+        return Stopped(_STOPPED)
+    return known
 
 
 def _translated(error: BaseException, out: Path) -> TrainerError | None:

@@ -21,10 +21,10 @@ from bench.data import write_snapshot
 from bench.learning.command import arguments, publish, sizes
 from bench.learning.episodes import Episodes, plain_ppo, points, reached, run_ppo
 from bench.learning.figures import between, equal_kl, over_runs, verdict
-from bench.learning.policy import Cast, taught, teaching_of
+from bench.learning.policy import Cast, prompts_for, taught, teaching_of
 from bench.learning.units import Result, Unit, extent, run_units, settings_of_units
 from bench.measure import ROOT, stage
-from trainer.records import Message, PromptRow
+from trainer.records import PromptRow
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,10 @@ def main(argv: list[str] | None = None) -> None:
     chosen = sizes(args, BUDGETS)
     shared = args.work.parent / f"policy-{args.budget}"
     cast = taught(args.data, shared, teaching_of(chosen), args.threads, args.model)
-    toxic = write_toxic_prompts(args.data, args.work / "toxic", chosen.toxic_prompts)
     units = []
     for reward in chosen.rewards:
-        bench = Bench(
-            chosen, cast, reward, cast.prompts if reward == "concise" else toxic,
-            args.work, shared, args.threads,
-        )  # fmt: skip
-        units += bench.units()
+        prompts = prompts_for(reward, cast, args.data, shared, chosen.toxic_prompts)
+        units += Bench(chosen, cast, reward, prompts, args.work, shared, args.threads).units()
     settings = settings_of_units(chosen) | {"model": args.model.name if args.model else None}
     results = run_units(args.work, units, settings, args.results)
     found = dict(zip([unit.name for unit in units], results, strict=True))
@@ -166,18 +162,6 @@ def name_of(side: str, reward: str, seed: int | None = None) -> str:
 
 
 # ---- what both sides work on ----------------------------------------------------------------------
-
-
-def write_toxic_prompts(data: Path, folder: Path, count: int) -> Path:
-    """The first prompts of each attribute of RealToxicityPrompts, by turns."""
-    files = sorted((data / "real-toxicity-prompts").glob("*.txt"))
-    lists = [file.read_text(encoding="utf-8").splitlines() for file in files]
-    texts = [text for turn in zip(*lists, strict=False) for text in turn if text.strip()]
-    rows = [
-        PromptRow(f"t{i}", (Message("user", text),), "train", "user", "other")
-        for i, text in enumerate(texts[:count])
-    ]
-    return write_snapshot(folder, "prompts", rows)
 
 
 def write_some_prompts(prompts: Path, folder: Path, chosen: Sizes) -> Path:

@@ -156,6 +156,27 @@ def write_real_prompts(data: Path, folder: Path) -> Path:
     return write_snapshot(folder, "prompts", rows)
 
 
+def prompts_for(reward: str, cast: Cast, data: Path, work: Path, toxic: int) -> Path:
+    """What a known reward is to be earned on: real users' prompts where it is ``concise``, else
+    ``toxic`` of RealToxicityPrompts.
+    """
+    if reward == "concise":
+        return cast.prompts
+    return write_toxic_prompts(data, work / "toxic", toxic)
+
+
+def write_toxic_prompts(data: Path, folder: Path, count: int) -> Path:
+    """The first prompts of each attribute of RealToxicityPrompts, by turns."""
+    files = sorted((data / "real-toxicity-prompts").glob("*.txt"))
+    lists = [file.read_text(encoding="utf-8").splitlines() for file in files]
+    texts = [text for turn in zip(*lists, strict=False) for text in turn if text.strip()]
+    rows = [
+        PromptRow(f"t{i}", (Message("user", text),), "train", "user", "other")
+        for i, text in enumerate(texts[:count])
+    ]
+    return write_snapshot(folder, "prompts", rows)
+
+
 def write_short_demonstrations(data: Path, folder: Path) -> Path:
     """The best short reply of each Open-Assistant conversation, and Self-Instruct's instances."""
     found = [*_best_replies(data), *_instances(data)]

@@ -212,6 +212,19 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(
     assert_as_unbroken(broken, unbroken)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "ppo"])
+def test_one_asked_to_stop_inside_a_step_stops_both_inside_it(
+    stages: dict[str, dict[str, Any]], tmp_path: Path, stage: str
+) -> None:
+    """A step may take minutes; though passes are made in step, none is waited for but the one begun."""
+    config = config_file(stages[stage], tmp_path)
+    assert run_two(stage, config, place="pass", number=2) == [Stopped.exit_code] * 2
+    assert newest(tmp_path)["step"] == 1
+    assert main(command(stage, config)) == 0
+    assert_alike(weights_of(tmp_path), weights_of(stages[stage]["unbroken"]))
+
+
 def launched(config: Path) -> subprocess.CompletedProcess[str]:
     """Stage ``sft`` on two processes, which accelerate is told to share the weights out over."""
     launch = "accelerate.commands.launch --use_fsdp --fsdp_version 2 --num_processes 2"

@@ -17,21 +17,36 @@ from tests.trainer.snapshots import write_all
 from tests.trainer.tiny import build_tiny
 
 STAGE = """
-import os, signal, sys
-import trainer.runtime
+import os, signal, sys, time
+import torch
+from trainer import models, runtime
 from trainer.__main__ import leave, main
 
-rank, number, name = sys.argv.pop(1), int(sys.argv.pop(1)), sys.argv.pop(1)
-real, calls = trainer.runtime.Optimiser.step, 0
+ranks, place, number, name = [sys.argv.pop(1) for _ in range(4)]
+owner, attribute = {
+    "load": (models.LanguageModel, "load"),
+    "pass": (torch.Tensor, "backward"),
+    "step": (runtime.Optimiser, "step"),
+}[place]
+real, step, steps = getattr(owner, attribute), runtime.Optimiser.step, 1
+
+def reached(*args, **kwargs):
+    global number
+    if steps == int(number) and os.environ["RANK"] in ranks:
+        number = 0
+        os.kill(os.getpid(), getattr(signal, name))
+        if place == "load":
+            time.sleep(300)
+    return real(*args, **kwargs)
 
 def counted(*args):
-    global calls
-    calls += 1
-    if calls == number and os.environ["RANK"] == rank:
-        os.kill(os.getpid(), getattr(signal, name))
-    return real(*args)
+    global steps
+    found = reached(*args) if place == "step" else step(*args)
+    steps += 1
+    return found
 
-trainer.runtime.Optimiser.step = counted
+setattr(owner, attribute, reached)
+runtime.Optimiser.step = counted
 leave(main(sys.argv[1:]))
 """
 
@@ -58,10 +73,19 @@ def two(script: str, *arguments: str) -> list[tuple[int, str]]:
 
 
 def run_two(
-    stage: str, config: Path, *, rank: int = 1, number: int = 0, name: str = "SIGTERM"
+    stage: str,
+    config: Path,
+    *,
+    ranks: str = "1",
+    place: str = "step",
+    number: int = 0,
+    name: str = "SIGTERM",
 ) -> list[int]:
-    """The stage on two processes; that ``rank`` gets a signal at its ``number``-th step."""
-    ended = two(STAGE, str(rank), str(number), name, *command(stage, config))
+    """The stage on two processes; in its ``number``-th step those ``ranks`` get a signal: where its
+    gradients are there ("step") or a first backward pass begins ("pass"), or in the first where a
+    model is loaded, which takes minutes then ("load").
+    """
+    ended = two(STAGE, ranks, place, str(number), name, *command(stage, config))
     for _, words in ended:
         print(words)
     return [status for status, _ in ended]
