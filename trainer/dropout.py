@@ -1,57 +1,150 @@
-"""Dropout on the residual branches of a decoder (InstructGPT appendix C.1: 0.2 in SFT)."""
+"""Dropout on the residual branches of a decoder (InstructGPT appendix C.1: 0.2 in SFT).
 
+Its noise is a function of seed, optimiser step, sequence and place, not of a generator's state: the
+same whichever process has the row, however rows are batched, packed or padded, and when a block is
+recomputed.
+"""
+
+import random
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from trainer.padded import Padded
 
 _OF_ATTENTION = {"attn_dropout", "attention_dropout", "attn_drop"}
 _PRE_NORM = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 
 
-class _Drop:
-    """A forward hook: dropout on what a branch adds to the residual stream, in training only."""
+# ---- noise ----------------------------------------------------------------------------------------
 
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
 
-    def __call__(self, module: nn.Module, _args: Any, output: Any) -> Any:
-        if not module.training:
-            return output
+class Noise:
+    """What is dropped in the pass that is under way."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.step = seed, 0
+        self._keys: Tensor | None = None  # int32, one of each token
+
+    def follow(self, batch: Padded, places: Tensor | None = None) -> None:
+        """The next pass is over ``batch``: as it is [B, T], or over some ``places`` of its tokens in
+        one row [1, N].
+        """
+        positions = batch.positions
+        tokens = _mixed(batch.ids * _ODD[0] + positions * _ODD[1]) * batch.mask
+        number = ((positions == 0) & batch.mask).cumsum(1).sub(1).clamp(min=0)  # of its sequence
+        sequences = torch.zeros_like(tokens).scatter_add_(1, number, tokens)
+        start = random.Random(f"{self.seed}:{self.step}").getrandbits(62)
+        keys = _mixed(sequences.gather(1, number) + positions * _ODD[2] + start)
+        keys = (keys >> 32).int()
+        self._keys = keys if places is None else keys.flatten()[places][None]
+
+    def dropped(self, x: Tensor, rate: float, place: int) -> Tensor:
+        """Dropout of what the tokens have at a ``place`` [B, T, H]; of anything else plain dropout,
+        whose noise is that of torch's generator.
+        """
+        keys = self._keys
+        if keys is None or x.dim() != 3 or x.shape[:2] != keys.shape:
+            return F.dropout(x, rate, training=True)
+        columns = torch.arange(x.shape[2], device=x.device) + (place << 32)
+        bits = keys[..., None] ^ (_mixed(columns) >> 32).int()
+        bits ^= bits >> 16 & 0xFFFF
+        bits *= _ODD_32[0]
+        bits ^= bits >> 13 & 0x7FFFF
+        bits *= _ODD_32[1]
+        bits ^= bits >> 16 & 0xFFFF
+        return x.masked_fill(bits < round(rate * 2**32) - 2**31, 0) / (1 - rate)
+
+
+# Odd factors: those of splitmix64 and of murmur3's last step, as signed numbers.
+_ODD = (-0x61C8864680B583EB, -0x4B47D0C5A1B2E7C5, -0x3D4D51C2D82B14B1)
+_MIX = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
+_ODD_32 = (-0x7A143595, -0x3D4D51CB)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """A 64-bit hash of each number, splitmix64's; what overflows is left out."""
+    for shift, factor in ((30, _MIX[0]), (27, _MIX[1]), (31, 1)):
+        x = (x ^ (x >> shift & 2 ** (64 - shift) - 1)) * factor
+    return x
+
+
+class KeyedDropout(nn.Dropout):
+    """A dropout with that noise."""
+
+    def __init__(self, rate: float, noise: Noise, place: int) -> None:
+        super().__init__(rate)
+        self.noise, self.place = noise, place
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return self.noise.dropped(x, self.p, self.place)
+
+    def after(self, module: nn.Module, _args: Any, output: Any) -> Any:
+        """A forward hook: dropout on what a branch adds to the residual stream."""
+        self.train(module.training)
         if isinstance(output, tuple):
-            return (self._dropped(output[0]), *output[1:])
-        return self._dropped(output)
-
-    def _dropped(self, branch: Tensor) -> Tensor:
-        return F.dropout(branch, self.rate, training=True)
+            return (self(output[0]), *output[1:])
+        return self(output)
 
 
-def set_residual_dropout(blocks: Sequence[nn.Module], rate: float) -> tuple[str, ...]:
-    """Put dropout at ``rate`` on both residual branches of every block; 0 leaves what is there.
+# ---- where it is ----------------------------------------------------------------------------------
+
+
+def set_dropout(
+    model: nn.Module, blocks: Sequence[nn.Module], rate: float, noise: Noise
+) -> tuple[str, ...]:
+    """Put dropout at ``rate`` on both residual branches of every block, and give all dropout of
+    ``model``, in which they are, its ``noise``; with 0 there is what was there.
 
     Blocks that have such dropout (GPT-2, GPT-NeoX, OPT and their kin) get their rate changed;
-    those of Llama's build, which have none, get it added behind attention and MLP. Dropout of
-    attention weights and of embeddings stays as it is. Returns a note if a block is of neither
-    kind, and nothing was changed.
+    those of Llama's build, which have none, get it added behind attention and MLP. The rate of other
+    dropout stays as it is, and the noise of attention weights is that of torch's generator. Returns a
+    note if a block is of neither kind, and its rate was not changed.
     """
-    if rate == 0:
-        return ()
-    if not all(_has_place(block) for block in blocks):
+    notes: tuple[str, ...] = ()
+    if rate > 0 and not all(_has_place(block) for block in blocks):
         name = type(blocks[0]).__name__
-        return (
+        notes = (
             f"residual_dropout was not applied: where {name} has residual branches is not known.",
         )
-    for block in blocks:
+        rate = 0
+    for number, block in enumerate(blocks):
         own = _own(block)
         for module in own:
-            module.p = rate
-        if not own and _is_rate(block):
-            block.dropout = rate  # type: ignore[assignment]
-        elif not own:
-            block.self_attn.register_forward_hook(_Drop(rate))  # type: ignore[union-attr, operator]
-            block.mlp.register_forward_hook(_Drop(rate))  # type: ignore[union-attr, operator]
-    return ()
+            module.p = rate or module.p
+        if not own:
+            _put_behind(block, rate, noise, -2 * number)
+    _give(model, noise)
+    return notes
+
+
+def _put_behind(block: nn.Module, rate: float, noise: Noise, place: int) -> None:
+    """Dropout behind the branches of a block that has no modules for it."""
+    branches = ("self_attn", "mlp")
+    if _is_rate(block):
+        rate, branches = rate or float(block.dropout), ("self_attn", "fc2")  # type: ignore[arg-type]
+        block.dropout = 0.0  # type: ignore[assignment]
+    if rate > 0:
+        for i, name in enumerate(branches):
+            drop = KeyedDropout(rate, noise, place - i - 1)
+            block.get_submodule(name).register_forward_hook(drop.after)
+
+
+def _give(model: nn.Module, noise: Noise) -> None:
+    """Put dropout with this noise in the place of every module of it."""
+    found = [
+        (owner, name, child)
+        for owner in model.modules()
+        for name, child in owner.named_children()
+        if isinstance(child, nn.Dropout) and name not in _OF_ATTENTION
+    ]
+    for place, (owner, name, child) in enumerate(found):
+        owner._modules[name] = KeyedDropout(child.p, noise, place).train(child.training)
 
 
 def _has_place(block: nn.Module) -> bool:
@@ -71,5 +164,5 @@ def _own(block: nn.Module) -> list[nn.Dropout]:
 
 
 def _is_rate(block: nn.Module) -> bool:
-    """Whether the block itself holds its rate as a number (OPT, XGLM)."""
-    return isinstance(getattr(block, "dropout", None), float | int)
+    """Whether the block itself holds its rate as a number (OPT, XGLM), before the layer ``fc2``."""
+    return isinstance(getattr(block, "dropout", None), float | int) and hasattr(block, "fc2")

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from trainer.config import ObjectiveName, Precision, PretrainConfig
+from trainer.dropout import Noise, set_dropout
 from trainer.errors import ModelError
 from trainer.idle import idle_pass
 from trainer.models import LanguageModel, equip
@@ -101,8 +102,8 @@ class Objective(ABC):
         return self.idle is not None
 
     @abstractmethod
-    def train(self, mode: bool) -> None:
-        """Dropout, where the model's config has one, on or off."""
+    def train(self, mode: bool, step: int = 0) -> None:
+        """Dropout, where the model's config has one, on, with the noise of a step, or off."""
 
 
 class Causal(Objective):
@@ -120,6 +121,7 @@ class Causal(Objective):
             )
         self._language = LanguageModel(self.model, config.freeze_layers, config.precision)
         equip(self._language, config)
+        self._language.stack.set_dropout(0, config.seed)
 
     def guess(self, window: Sequence[int], key: Key) -> Guess:
         return Guess(list(window), list(range(1, len(window))), list(window[1:]))
@@ -132,8 +134,8 @@ class Causal(Objective):
     def idle(self) -> Idle:
         return idle_pass(self._language)
 
-    def train(self, mode: bool) -> None:
-        self._language.stack.train(mode)
+    def train(self, mode: bool, step: int = 0) -> None:
+        self._language.stack.train(mode, step)
 
 
 class Masked(Objective):
@@ -150,7 +152,7 @@ class Masked(Objective):
         end = codec.tokenizer.sep_token_id
         self.start_ids = codec.start_ids or (() if end is None else (end,))
         self.model = new_model(config).to(load_device(config, pick_device()))
-        self._masked = MaskedModel(self.model, config.precision)
+        self._masked = MaskedModel(self.model, config.precision, config.seed)
         self._shared_out = wanted(config)
         if self._shared_out:
             share_out(self.model, blocks_of(self.model), pick_device())
@@ -171,8 +173,9 @@ class Masked(Objective):
         batch = pad([[0, 0]], 0, pick_device())
         add_nothing(self.logprobs(batch, batch.mask, batch.ids[0]))
 
-    def train(self, mode: bool) -> None:
+    def train(self, mode: bool, step: int = 0) -> None:
         self.model.train(mode)
+        self._masked.noise.step = step
 
 
 class MaskedModel:
@@ -182,14 +185,18 @@ class MaskedModel:
     asked so is tried once, on construction; one that cannot makes all logits.
     """
 
-    def __init__(self, model: Any, precision: Precision) -> None:
+    def __init__(self, model: Any, precision: Precision, seed: int = 0) -> None:
         self.model, self._precision = model, precision
+        self.noise = Noise(seed)
+        set_dropout(model, (), 0, self.noise)
         self._chooses = self._try_choosing()
 
     def logits(self, batch: Padded, asked: Tensor) -> Tensor:
         """[N, vocabulary] at the N tokens where ``asked`` [B, T] is true, row by row."""
         device = batch.ids.device
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
+        if self.model.training:
+            self.noise.follow(batch)
         with autocast(device, self._precision):
             if not self._chooses:
                 return self.model(**inputs).logits[asked]  # type: ignore[no-any-return]

@@ -166,7 +166,7 @@ def train_step(
     trainee: Trainee, guesses: Sequence[Guess], factor: float, check: Check
 ) -> dict[str, float]:
     """One optimiser step on a batch, cut into micro-batches; the loss is a mean over its targets."""
-    trainee.objective.train(True)
+    trainee.objective.train(True, trainee.step)
     with trainee.optimiser.all_or_nothing():
         loss = backward_loss(trainee, guesses, check)
     check_finite(loss, "loss")

@@ -14,7 +14,6 @@ import torch
 from trainer import distributed
 from trainer.config import SFTConfig
 from trainer.data import Check, Example, ExampleBatch, go_on
-from trainer.dropout import set_residual_dropout
 from trainer.idle import idle_pass
 from trainer.judge import Judge
 from trainer.mixture import Mixture, load_mixture, source_parents
@@ -104,7 +103,7 @@ def run(config: SFTConfig, run: Run) -> None:
     judge = _judge(config, codec, trainee.model)
     notes = (
         *data.notes,
-        *set_residual_dropout(trainee.model.stack.blocks, config.residual_dropout),
+        *trainee.model.stack.set_dropout(config.residual_dropout, config.seed),
         *((UNPACKABLE,) if config.pack and trainee.pack_tokens is None else ()),
         *(judge.notes if judge else ()),
     )
@@ -149,7 +148,7 @@ def train_step(
     check: Check,
 ) -> Figures:
     """One optimiser step on a batch, cut into micro-batches; the loss is a mean over its tokens."""
-    trainee.model.stack.train(True)
+    trainee.model.stack.train(True, trainee.step)
     config = trainee.config
     with trainee.optimiser.all_or_nothing():
         loss = backward_loss(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trainer import attention
 from trainer.blocks import Enter, Exit, Recomputed, compact, compiled
 from trainer.config import Precision, TrainConfig
+from trainer.dropout import Noise, set_dropout
 from trainer.errors import ModelError
 from trainer.padded import Padded, pad, pad_segments, rounded
 from trainer.sharding import Pass, in_one_pass, plain_pass, share_out
@@ -105,6 +106,7 @@ class Stack:
             module.requires_grad_(False)
         self.select: Callable[[], None] = _nothing  # called before every run: adapters on or off
         self._recomputes, self._compiled = False, list[nn.Module]()
+        self.noise: Noise | None = None  # of dropout, where there may be some
         self.one_pass: Pass = plain_pass  # weights that are shared out are gathered for it
         self._first_position, self.positions = _position_table(backbone)
         self.splits, self.segments, self.bidirectional, self.unpads = like or (False,) * 4
@@ -124,6 +126,11 @@ class Stack:
         """
         self._recomputes = config.gradient_checkpointing
         self._compiled = compiled(self._blocks) if config.compile else []
+
+    def set_dropout(self, rate: float, seed: int) -> tuple[str, ...]:
+        """Dropout at ``rate`` on the branches of the blocks, as ``dropout.set_dropout`` says; notes."""
+        self.noise = Noise(seed)
+        return set_dropout(self.backbone, self._blocks, rate, self.noise)
 
     def share_out(self, model: nn.Module, device: torch.device) -> None:
         """From now on hold this process's share of ``model``, which is around this backbone."""
@@ -149,9 +156,11 @@ class Stack:
         """All blocks, the lowest first."""
         return list(self._blocks)
 
-    def train(self, mode: bool) -> None:
-        """Dropout on or off above the frozen part, where it always is off."""
+    def train(self, mode: bool, step: int = 0) -> None:
+        """Dropout on, with the noise of an optimiser step, or off; always off in the frozen part."""
         self.backbone.train(mode)
+        if self.noise is not None:
+            self.noise.step = step
         for module in (*self._before, *self._blocks[: self.frozen]):
             module.eval()
 
@@ -226,6 +235,8 @@ class Stack:
                 first.source = first.source.flatten(0, 1)[places][None]  # type: ignore[union-attr]
         else:
             seen = batch.mask.long() if self.bidirectional else batch.attention_mask
+        if self.noise is not None and self.backbone.training:
+            self.noise.follow(batch, spread and spread[1])
         with autocast(self.device, self.precision):
             out = backbone(
                 input_ids=ids, attention_mask=seen, position_ids=positions, use_cache=False

@@ -16,7 +16,6 @@ from tests.trainer.snapshots import write_all
 from tests.trainer.test_reward import train as train_reward
 from trainer.adapters import Factors, merge
 from trainer.config import SFTConfig, config_from_plain
-from trainer.dropout import set_residual_dropout
 from trainer.errors import ConfigError, ModelError
 from trainer.models import LanguageModel, ScalarModel, equip, trainable
 from trainer.padded import Padded
@@ -110,14 +109,17 @@ def test_dropout_of_the_adapters_is_on_in_training_only_and_apart_from_the_resid
     tiny_model: Path,
 ) -> None:
     model = adapted(tiny_model, lora_dropout=0.5)
-    set_residual_dropout(model.stack.blocks, 0.2)
+    model.stack.set_dropout(0.2, 1)
     rates = {m.p for n, m in model.model.named_modules() if ".lora_dropout." in n}
     assert rates == {0.5}
     for p in trainable(model.model).values():
         p.data.add_(0.1)
     assert torch.equal(model.logprobs(*batch()), model.logprobs(*batch()))
-    model.stack.train(True)
-    assert not torch.equal(model.logprobs(*batch()), model.logprobs(*batch()))
+    off = model.logprobs(*batch())
+    model.stack.train(True, 1)
+    first = model.logprobs(*batch())
+    model.stack.train(True, 2)
+    assert len({one.sum().item() for one in (off, first, model.logprobs(*batch()))}) == 3
 
 
 @pytest.mark.slow

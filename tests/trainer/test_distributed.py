@@ -73,7 +73,7 @@ assert distributed.size() == 1
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Settings of the stages, without any dropout, and a run of each on one process."""
+    """Settings of the stages, without dropout of attention weights, and a run of each on one process."""
     root = tmp_path_factory.mktemp("alone")
     data = {name: str(path) for name, path in write_all(root / "data").items()}
     tiny = str(build_tiny(root / "tiny", "llama"))
@@ -103,9 +103,13 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
             "max_steps": 4,
             "valid_every": 2,
         },
-        "sft": {**shared, **demonstrations, "model": tiny, "batch": 8, "epochs": 2},
+        "sft": {
+            **shared, **demonstrations, "model": tiny, "batch": 8, "epochs": 2,
+            "residual_dropout": 0.2,
+        },
         "sft packed": {
             **shared, **demonstrations, "model": tiny, "batch": 11, "epochs": 2, "pack": True,
+            "residual_dropout": 0.2,
         },
         "reward": {
             **shared,

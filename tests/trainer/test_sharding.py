@@ -111,7 +111,7 @@ with distributed.joined():
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Settings of the stages, without dropout, and a run of each on one process, which holds all."""
+    """Settings of the stages, without dropout of attention weights, and a run of each on one process, which holds all."""
     root = tmp_path_factory.mktemp("whole")
     return carried_out(settings_of_stages(root), root)
 

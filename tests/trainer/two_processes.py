@@ -105,7 +105,7 @@ PPO = {
 
 
 def settings_of_stages(root: Path) -> dict[str, dict[str, Any]]:
-    """Settings of the stages, without dropout, as each is to be shared out over processes."""
+    """Settings of the stages, without dropout of attention weights, as each is to be shared out over processes."""
     data = {name: str(path) for name, path in write_all(root / "data").items()}
     tiny = str(build_tiny(root / "tiny", "llama"))
     shared = {
@@ -118,6 +118,7 @@ def settings_of_stages(root: Path) -> dict[str, dict[str, Any]]:
         "valid_every": 2,
     }  # fmt: skip
     sft = {**shared, **demonstrations, "model": tiny, "batch": 8, "epochs": 2}
+    sft["residual_dropout"] = 0.2
     reward = {**shared, **demonstrations, "model": tiny, "comparisons": data["comparisons"]}
     ppo = {
         **shared, **PPO, "policy": str(root / "sft" / "model"),
@@ -126,7 +127,7 @@ def settings_of_stages(root: Path) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     bert = build_tiny(root / "bert", "bert")
     settings = json.loads((bert / "config.json").read_text())
-    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    settings |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.0}
     (bert / "config.json").write_text(json.dumps(settings))
     found: dict[str, dict[str, Any]] = {
         "pretrain": {**pretrain, "model": tiny},
