@@ -62,7 +62,7 @@ def trl(args: argparse.Namespace) -> Trl:
 
 def trl_python(work: Path) -> Path:
     """The interpreter of TRL's environment."""
-    return environment(work, _TRL_FOLDER, TRL, hint="Measure without it: --no-peer.")
+    return environment(work, _TRL_FOLDER, TRL, hint="Do without it: --set peer=false.")
 
 
 def environment(work: Path, name: str, packages: Iterable[str], hint: str = "") -> Path:

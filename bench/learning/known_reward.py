@@ -9,6 +9,7 @@ cores in all at the full budget, 4 minutes with --budget small; ten minutes more
 taught the model yet.
 """
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,11 @@ from bench import peer
 from bench.data import write_snapshot
 from bench.learning.command import arguments, publish, sizes
 from bench.learning.episodes import Episodes, plain_ppo, points, reached, run_ppo
-from bench.learning.figures import between, equal_kl, over_runs, verdict
+from bench.learning.figures import between, equal_kl, over_items, over_runs, verdict
 from bench.learning.policy import Cast, prompts_for, taught, teaching_of
 from bench.learning.units import Result, Unit, extent, run_units, settings_of_units
 from bench.measure import ROOT, stage
-from trainer.records import PromptRow
+from trainer.records import PromptRow, read_manifest
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,27 @@ class Bench:
             "threads": self.threads,
         }
         done = stage("best", self.work / f"run-best-{self.reward}", settings)
-        return {"curve": done.manifest["metrics"]["curve"]}
+        return {"curve": best_curve(done.out)}
+
+
+def best_curve(out: Path) -> list[dict[str, Any]]:
+    """The curve of a finished run of stage ``best``, with bootstrap intervals over prompts."""
+    import torch
+
+    from trainer.best_of_n import SCORES
+    from trainer.losses import expected_best
+
+    curve: list[dict[str, Any]] = read_manifest(out).metrics["curve"]  # type: ignore[assignment]
+    lines = [
+        json.loads(line)
+        for file in sorted(out.glob(f"chunks/*/{SCORES}"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    scores = torch.tensor([line["scores"] for line in lines])
+    for point in curve:
+        found = over_items(expected_best(scores, point["n"]).tolist())
+        point |= {"low": found.low, "high": found.high}
+    return curve
 
 
 def name_of(side: str, reward: str, seed: int | None = None) -> str:

@@ -122,7 +122,7 @@ def _known_reward(found: Mapping[str, Any]) -> list[str]:
         lines += _table(
             ["best of n", "KL at most", "reward"],
             [
-                [str(row["n"]), f"{row['kl_bound']:.3f}", f"{row['reward']:.3f}"]
+                [str(row["n"]), f"{row['kl_bound']:.3f}", _shown(row | {"value": row["reward"]})]
                 for row in one["best_of_n"]
             ],
         )
