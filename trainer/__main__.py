@@ -142,6 +142,14 @@ def _prepare() -> None:
     utils.is_scipy_available = lambda: False
 
 
+def _do_without(*names: str) -> None:
+    """Have these modules be missing: what torch and accelerate load where they are installed, 20 MB,
+    and no stage uses.
+    """
+    for name in names:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+
+
 def _ask_for_the_same_twice() -> None:
     """On CUDA, have torch compute in ways that come to the same each time, and warn where it has none."""
     import torch
@@ -164,4 +172,5 @@ def leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    _do_without("redis", "rich")
     leave(main())

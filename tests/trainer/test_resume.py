@@ -7,13 +7,15 @@ an exact place; what is killed is a child, what goes on or is asked to stop runs
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.trainer.children import own_threads, run_children
+from tests.trainer.children import ROOT, own_threads, run_children
 from tests.trainer.resuming import (
     assert_as_unbroken,
     assert_goes_on_after_a_kill,
@@ -287,3 +289,19 @@ def test_a_stage_starts_without_scipy() -> None:
     script = "import sys; sys.exit('scipy' in sys.modules or 'transformers' not in sys.modules)"
     (ended,) = run_children(script, [], [own_threads()])
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+def test_a_stage_starts_without_what_only_takes_memory() -> None:
+    """Torch's compiler and accelerate load these where they are installed, 20 MB."""
+    script = (
+        "import contextlib, runpy, sys\n"
+        "sys.argv = ['trainer', 'sft', '--config', '/nowhere.json']\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    runpy.run_module('trainer', run_name='__main__')\n"
+        "import accelerate, torch._inductor.remote_cache\n"
+        "sys.exit(any(sys.modules.get(name) for name in ('redis', 'rich')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "/nowhere.json" in ended.stderr
