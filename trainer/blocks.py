@@ -40,7 +40,7 @@ class Recomputed(nn.Module):
     """A block of which only the input is kept: the backward pass runs it again.
 
     ``select`` is called before either run, so that both are with the same adapter. The library's
-    own switch does nothing where dropout is off, as it is in all but SFT.
+    own switch does nothing where dropout is off, as it is in all but SFT and pretraining.
     """
 
     def __init__(self, block: nn.Module, select: Callable[[], None]) -> None:

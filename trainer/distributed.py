@@ -185,7 +185,7 @@ def together(*, in_step: bool = False) -> Iterator[None]:
     """What one process raises inside, all raise at the end. Inside nothing is asked together.
 
     Processes that are ``in_step``, because their passes wait for each other, can't be told: an error
-    in one ends it, and the others miss it.
+    in one ends it, and the others miss it. They may ask together inside.
     """
     raised: Exception | None = None
     try:

@@ -1,12 +1,14 @@
 """Dropout on the residual branches of a decoder (InstructGPT appendix C.1: 0.2 in SFT).
 
-Its noise is a function of seed, optimiser step, sequence and place, not of a generator's state: the
-same whichever process has the row, however rows are batched, packed or padded, and when a block is
-recomputed.
+The noise of a model's dropout modules is a function of seed, optimiser step, sequence and place, not of a
+generator's state: the same whichever process has the row, however rows are batched, packed or
+padded, and when a block is recomputed. Not so where a model drops attention weights, calls torch's
+function itself, or uses one module more than once.
 """
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,14 +44,16 @@ class Noise:
         keys = (keys >> 32).int()
         self._keys = keys if places is None else keys.flatten()[places][None]
 
-    def dropped(self, x: Tensor, rate: float, place: int) -> Tensor:
-        """Dropout of what the tokens have at a ``place`` [B, T, H]; of anything else plain dropout,
-        whose noise is that of torch's generator.
+    def dropped(self, x: Tensor, rate: float, place: Tensor) -> Tensor:
+        """Dropout of what the tokens have at a ``place`` [B, T, H] or [B x T, H]; of anything else
+        plain dropout, whose noise is that of torch's generator.
         """
         keys = self._keys
-        if keys is None or x.dim() != 3 or x.shape[:2] != keys.shape:
+        if keys is not None and x.dim() == 2 and len(x) == keys.numel():
+            keys = keys.flatten()
+        if keys is None or x.shape[:-1] != keys.shape:
             return F.dropout(x, rate, training=True)
-        columns = torch.arange(x.shape[2], device=x.device) + (place << 32)
+        columns = torch.arange(x.shape[-1], device=x.device) + place
         bits = keys[..., None] ^ (_mixed(columns) >> 32).int()
         bits ^= bits >> 16 & 0xFFFF
         bits *= _ODD_32[0]
@@ -77,11 +81,14 @@ class KeyedDropout(nn.Dropout):
 
     def __init__(self, rate: float, noise: Noise, place: int) -> None:
         super().__init__(rate)
-        self.noise, self.place = noise, place
+        self.noise, self.keyed = noise, True
+        self.place = torch.tensor(place << 32)  # a number would have code compiled for each place
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
+        if not self.keyed:
+            return super().forward(x)
         return self.noise.dropped(x, self.p, self.place)
 
     def after(self, module: nn.Module, _args: Any, output: Any) -> Any:
@@ -145,6 +152,33 @@ def _give(model: nn.Module, noise: Noise) -> None:
     ]
     for place, (owner, name, child) in enumerate(found):
         owner._modules[name] = KeyedDropout(child.p, noise, place).train(child.training)
+
+
+@torch.no_grad()
+def leave_repeated(model: nn.Module, run: Callable[[], Any]) -> None:
+    """Leave those modules that a pass uses more than once, as ``run`` shows without dropout, the noise
+    of torch's generator: keyed, they would drop the same each time (Phi, ALBERT).
+    """
+    uses: Counter[nn.Module] = Counter()
+
+    def note(module: nn.Module, *_: Any) -> None:
+        uses[module] += 1
+
+    hooks = [
+        module.register_forward_hook(note)
+        for module in model.modules()
+        if isinstance(module, KeyedDropout)
+    ]
+    training = model.training
+    model.eval()
+    try:
+        run()
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    for module, count in uses.items():
+        module.keyed = count == 1  # type: ignore[assignment]
 
 
 def _has_place(block: nn.Module) -> bool:

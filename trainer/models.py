@@ -3,7 +3,7 @@
 Logits are made only at states whose next token is asked about, a few rows at a time. The reward
 model is kept in Hugging Face's sequence-classification format with its bias beside it; one made
 from a masked language model, whose sequence classifiers differ, in the token-classification
-format. Loading leaves every dropout off; only SFT turns it on.
+format. Loading leaves every dropout off; only SFT and pretraining turn it on.
 """
 
 import copy

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from trainer.config import ObjectiveName, Precision, PretrainConfig
-from trainer.dropout import Noise, set_dropout
+from trainer.dropout import Noise, leave_repeated, set_dropout
 from trainer.errors import ModelError
 from trainer.idle import idle_pass
 from trainer.models import LanguageModel, equip
@@ -189,6 +189,9 @@ class MaskedModel:
         self.model, self._precision = model, precision
         self.noise = Noise(seed)
         set_dropout(model, (), 0, self.noise)
+        self._chooses = False
+        batch = pad([[0, 1]], 0, next(model.parameters()).device)
+        leave_repeated(model, lambda: self.logits(batch, batch.mask))
         self._chooses = self._try_choosing()
 
     def logits(self, batch: Padded, asked: Tensor) -> Tensor:

@@ -322,7 +322,7 @@ def _set_random_state(state: dict[str, Any]) -> None:
 
 
 def _own_noise(step: int = 0) -> None:
-    """Dropout of each process but the first unlike that of the first."""
+    """What draws from the generator, unlike in the first process in each other."""
     if distributed.rank() > 0:
         torch.manual_seed(torch.initial_seed() + (step << 16) + distributed.rank())
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trainer import attention
 from trainer.blocks import Enter, Exit, Recomputed, compact, compiled
 from trainer.config import Precision, TrainConfig
-from trainer.dropout import Noise, set_dropout
+from trainer.dropout import Noise, leave_repeated, set_dropout
 from trainer.errors import ModelError
 from trainer.padded import Padded, pad, pad_segments, rounded
 from trainer.sharding import Pass, in_one_pass, plain_pass, share_out
@@ -130,7 +130,15 @@ class Stack:
     def set_dropout(self, rate: float, seed: int) -> tuple[str, ...]:
         """Dropout at ``rate`` on the branches of the blocks, as ``dropout.set_dropout`` says; notes."""
         self.noise = Noise(seed)
-        return set_dropout(self.backbone, self._blocks, rate, self.noise)
+        notes = set_dropout(self.backbone, self._blocks, rate, self.noise)
+        if self.frozen:  # modules before the blocks may be others now
+            blocks = getattr(self._owner, self._name)
+            self._before = [m for _, m in _children_before(self.backbone, blocks)]
+        batch = pad([[0, 1]], 0, self.device)
+        leave_repeated(
+            self.backbone, lambda: self.one_pass(lambda: self._run(self.backbone, batch))
+        )
+        return notes
 
     def share_out(self, model: nn.Module, device: torch.device) -> None:
         """From now on hold this process's share of ``model``, which is around this backbone."""

@@ -29,7 +29,6 @@ from trainer.errors import (
     DiskFull,
     FolderBusy,
     IntegrityError,
-    PeerLost,
     Stopped,
     TrainerError,
 )
@@ -70,6 +69,7 @@ class Run:
         self.stop_requested = False
         self.finished = (out / MANIFEST).is_file()
         self.at_once = False  # whether SIGTERM ends it wherever it is: nothing is to be written
+        self.left = False  # whether it did
         self._last_step: int | None = None
         self._bar: Any = None
 
@@ -124,7 +124,13 @@ class Run:
             self.stop()
 
     def stop_at_once(self) -> None:
-        """From here on SIGTERM ends it wherever it is, until there is something to ``saved``."""
+        """From here on SIGTERM ends it wherever it is, until there is something to be ``saved``.
+
+        Not one of several: it would leave the others waiting, and a launcher that ends those left of
+        a run in which one crashed sends SIGTERM too.
+        """
+        if distributed.size() > 1:
+            return
         self.at_once = True
         self.check()
 
@@ -228,7 +234,7 @@ def _stop_signals(run: Run) -> Iterator[None]:
             raise KeyboardInterrupt
         run.stop_requested = True
         if run.at_once:
-            run.at_once = False  # once
+            run.at_once, run.left = False, True  # once
             run.stop()
 
     numbers = (signal.SIGTERM, signal.SIGINT)
@@ -264,12 +270,12 @@ def die_with_parent() -> None:
 
 def _as_known(error: Exception, run: Run) -> TrainerError:
     """What a failure is to be called; one that has no name is printed whole."""
+    if run.left:  # a library may have caught the stop and raised its own error
+        return Stopped(_STOPPED)
     known = error if isinstance(error, TrainerError) else _translated(error, run.out)
     if known is None:
         traceback.print_exc()
         return TrainerError(f"{type(error).__name__}: {error}")
-    if isinstance(known, PeerLost) and run.stop_requested:  # the others were asked too, and first
-        return Stopped(_STOPPED)
     return known
 
 

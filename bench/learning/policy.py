@@ -162,7 +162,7 @@ def prompts_for(reward: str, cast: Cast, data: Path, work: Path, toxic: int) -> 
     """
     if reward == "concise":
         return cast.prompts
-    return write_toxic_prompts(data, work / "toxic", toxic)
+    return write_toxic_prompts(data, work / f"toxic-{toxic}", toxic)
 
 
 def write_toxic_prompts(data: Path, folder: Path, count: int) -> Path:

@@ -273,19 +273,6 @@ def test_one_asked_to_stop_stops_both_and_one_process_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", ["01", "1"])
-def test_asked_to_stop_while_a_model_is_loaded_none_waits_for_it(
-    stages: dict[str, dict[str, Any]], tmp_path: Path, ranks: str
-) -> None:
-    config, started = config_file(stages["sft"], tmp_path), time.monotonic()
-    first = Stopped.exit_code if "0" in ranks else PeerLost.exit_code
-    ended = run_two("sft", config, ranks=ranks, place="load", number=1)
-    assert ended == [first, Stopped.exit_code]
-    assert time.monotonic() - started < 60, "loading takes five minutes"
-    assert json.loads((tmp_path / "error.json").read_text())["code"] == first
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
 def test_a_broken_run_goes_on_with_the_noise_of_each_process(
     with_dropout: dict[str, Any], tmp_path: Path, name: str

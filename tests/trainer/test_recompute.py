@@ -188,10 +188,15 @@ def test_compiled_blocks_give_the_loss_and_gradients_of_plain_ones(
 @needs_compiler
 @quiet
 @pytest.mark.slow
-def test_batches_of_any_shape_share_one_piece_of_code(tiny_llama: Path) -> None:
+def test_batches_of_any_shape_and_all_blocks_with_dropout_share_one_piece_of_code(
+    tiny_llama: Path,
+) -> None:
     from torch._dynamo.utils import counters
 
     plain, quick = loaded(tiny_llama, 0), loaded(tiny_llama, 0, compile=True)
+    for model in (plain, quick):
+        model.stack.set_dropout(0.2, 1)
+        model.stack.train(True, 3)
     before = counters["stats"]["unique_graphs"]
     for lengths in ((5, 8), (3, 6, 7), (6,) * 4, (4,), (9, 9), (2, 2, 2, 10)):
         tokens = pad([range(3, 3 + length) for length in lengths], 0, CPU)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,7 @@ def test_a_stage_starts_without_scipy() -> None:
 @pytest.mark.slow
 def test_a_stage_starts_without_what_only_takes_memory() -> None:
     """Torch's compiler and accelerate load these where they are installed, 20 MB."""
+    assert find_spec("redis") and find_spec("rich")
     script = (
         "import contextlib, runpy, sys\n"
         "sys.argv = ['trainer', 'sft', '--config', '/nowhere.json']\n"

@@ -5,13 +5,21 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+)
 
 from tests.trainer.sft_cast import CPU
 from trainer.dropout import KeyedDropout, Noise, set_dropout
 from trainer.models import LanguageModel
 from trainer.padded import Padded, pad, pad_segments
 from trainer.sampler import sampler_of
+from trainer.stack import Stack
 
 BATCH = pad([[5, 6, 7, 8, 9, 10]], 0, CPU)
 
@@ -64,6 +72,15 @@ def test_blocks_of_llamas_build_get_it_behind_attention_and_mlp(tiny_llama: Path
     torch.testing.assert_close(first[kept], plain["0.self_attn"][kept] / 0.75)
 
 
+def test_what_is_frozen_has_none_its_embeddings_included(tiny_gpt2: Path) -> None:
+    model = load(tiny_gpt2, frozen=1)
+    model.stack.set_dropout(0.25, 1)
+    before = model.stack.lower(BATCH)
+    assert before is not None
+    model.stack.train(True)
+    assert torch.equal(model.stack.lower(BATCH), before)
+
+
 def test_it_is_off_outside_training_and_in_frozen_blocks(tiny_llama: Path) -> None:
     model = load(tiny_llama, frozen=1)
     before = model.stack.hidden(BATCH)
@@ -82,7 +99,8 @@ def test_it_is_off_outside_training_and_in_frozen_blocks(tiny_llama: Path) -> No
 
 def test_a_rate_held_as_a_number_is_taken_out_and_put_behind_the_branches() -> None:
     sizes = {"hidden_size": 16, "ffn_dim": 16, "word_embed_proj_dim": 16, "vocab_size": 30}
-    settings = OPTConfig(num_hidden_layers=2, num_attention_heads=2, dropout=0.1, **sizes)
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2}
+    settings = OPTConfig(dropout=0.1, attention_dropout=0.0, **sizes)
     for rate, share in ((0.35, 0.35), (0.0, 0.1)):
         model = OPTForCausalLM(settings)
         blocks = list(model.model.decoder.layers)
@@ -94,7 +112,11 @@ def test_a_rate_held_as_a_number_is_taken_out_and_put_behind_the_branches() -> N
         found: list[Any] = []
         for part in (blocks[1].self_attn, blocks[1].fc2):
             part.register_forward_hook(lambda _m, _a, out, to=found: to.append(out))
-        model.train()(input_ids=torch.arange(2, 30)[None])
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            model.train()(input_ids=torch.arange(2, 30)[None])
+        firsts = [out[0] if isinstance(out, tuple) else out for out in found]
+        assert torch.equal(firsts[0], firsts[2]) and torch.equal(firsts[1], firsts[3]), "no seed"
         for out in found:
             branch = out[0] if isinstance(out, tuple) else out
             dropped = float((branch == 0).float().mean())
@@ -107,6 +129,21 @@ def test_an_architecture_whose_branches_are_not_known_is_told() -> None:
     (note,) = set_dropout(model, blocks, 0.2, Noise(1))
     assert note.startswith("residual_dropout was not applied: where BloomBlock has residual")
     assert set_dropout(model, blocks, 0, Noise(1)) == ()
+
+
+def test_a_module_that_serves_both_branches_does_not_drop_the_same_twice() -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "vocab_size": 30}
+    settings = PhiConfig(num_hidden_layers=2, num_attention_heads=2, **sizes)
+    torch.manual_seed(1)
+    model = PhiForCausalLM(settings).eval()
+    stack = Stack(model.model, 0, "fp32")
+    assert stack.set_dropout(0.5, 1) == ()
+    stack.train(True)
+    found = []
+    drop = model.model.layers[0].resid_dropout
+    drop.register_forward_hook(lambda _m, _a, out: found.append(out == 0))
+    stack.hidden(BATCH)
+    assert 0.2 < float((found[0] == found[1]).float().mean()) < 0.8
 
 
 def test_zero_leaves_the_models_own_setting(tiny_gpt2: Path) -> None:
@@ -139,7 +176,7 @@ def test_a_sequence_has_the_same_noise_however_it_is_batched() -> None:
     assert torch.equal(packed, torch.cat(alone))
     noise, whole = Noise(1), pad(SEQUENCES, 0, CPU)
     noise.follow(whole, whole.mask.flatten().nonzero()[:, 0])
-    row = noise.dropped(torch.ones(1, 12, 64), 0.5, 3)[0]
+    row = noise.dropped(torch.ones(1, 12, 64), 0.5, torch.tensor(3 << 32))[0]
     assert torch.equal(row, torch.cat(alone)), "real tokens in one row"
 
 
@@ -161,7 +198,9 @@ def test_its_noise_is_another_in_each_sequence_token_place_step_and_run() -> Non
 def test_as_many_are_dropped_as_the_rate_says_and_the_mean_stays(rate: float) -> None:
     noise = Noise(3)
     noise.follow(pad([[i * j % 97 for j in range(64)] for i in range(1, 17)], 0, CPU))
-    kept = torch.stack([noise.dropped(torch.ones(16, 64, 96), rate, k) for k in range(4)])
+    kept = torch.stack(
+        [noise.dropped(torch.ones(16, 64, 96), rate, torch.tensor(k << 32)) for k in range(4)]
+    )
     assert float((kept == 0).float().mean()) == pytest.approx(rate, abs=0.004)
     assert float(kept.mean()) == pytest.approx(1, abs=0.004)
     one = (kept == 0).float() - rate
@@ -175,6 +214,6 @@ def test_attention_weights_have_plain_dropout() -> None:
     noise.follow(pad(SEQUENCES, 0, CPU))
     probabilities = torch.ones(3, 2, 6, 6)
     torch.manual_seed(5)
-    found = noise.dropped(probabilities, 0.5, 0)
+    found = noise.dropped(probabilities, 0.5, torch.tensor(0))
     torch.manual_seed(5)
     assert torch.equal(found, torch.nn.functional.dropout(probabilities, 0.5))

@@ -17,14 +17,13 @@ from tests.trainer.snapshots import write_all
 from tests.trainer.tiny import build_tiny
 
 STAGE = """
-import os, signal, sys, time
+import os, signal, sys
 import torch
-from trainer import models, runtime
+from trainer import runtime
 from trainer.__main__ import leave, main
 
-ranks, place, number, name = [sys.argv.pop(1) for _ in range(4)]
+rank, place, number, name = [sys.argv.pop(1) for _ in range(4)]
 owner, attribute = {
-    "load": (models.LanguageModel, "load"),
     "pass": (torch.Tensor, "backward"),
     "step": (runtime.Optimiser, "step"),
 }[place]
@@ -32,11 +31,9 @@ real, step, steps = getattr(owner, attribute), runtime.Optimiser.step, 1
 
 def reached(*args, **kwargs):
     global number
-    if steps == int(number) and os.environ["RANK"] in ranks:
+    if steps == int(number) and os.environ["RANK"] == rank:
         number = 0
         os.kill(os.getpid(), getattr(signal, name))
-        if place == "load":
-            time.sleep(300)
     return real(*args, **kwargs)
 
 def counted(*args):
@@ -76,16 +73,15 @@ def run_two(
     stage: str,
     config: Path,
     *,
-    ranks: str = "1",
+    rank: int = 1,
     place: str = "step",
     number: int = 0,
     name: str = "SIGTERM",
 ) -> list[int]:
-    """The stage on two processes; in its ``number``-th step those ``ranks`` get a signal: where its
-    gradients are there ("step") or a first backward pass begins ("pass"), or in the first where a
-    model is loaded, which takes minutes then ("load").
+    """The stage on two processes; in its ``number``-th step that ``rank`` gets a signal: where its
+    gradients are there ("step") or its first backward pass begins ("pass").
     """
-    ended = two(STAGE, ranks, place, str(number), name, *command(stage, config))
+    ended = two(STAGE, str(rank), place, str(number), name, *command(stage, config))
     for _, words in ended:
         print(words)
     return [status for status, _ in ended]
