@@ -169,12 +169,13 @@ def leave_repeated(model: nn.Module, run: Callable[[], Any]) -> None:
         for module in model.modules()
         if isinstance(module, KeyedDropout)
     ]
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         run()
     finally:
-        model.train(training)
+        for module, mode in modes.items():
+            module.training = mode
         for hook in hooks:
             hook.remove()
     for module, count in uses.items():
