@@ -20,9 +20,9 @@ from transformers.pytorch_utils import Conv1D
 from trainer.blocks import compact
 from trainer.config import TrainConfig
 from trainer.errors import ModelError
+from trainer.model_folder import replaced_folder
 from trainer.records import write_atomic
 from trainer.stack import Stack
-from trainer.stage_io import replaced_folder
 
 if TYPE_CHECKING:
     from peft import LoraConfig

@@ -18,8 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trainer.config import BaseConfig
 from trainer.errors import ModelError
+from trainer.model_folder import save_model_folder
 from trainer.records import SCHEMA_VERSION, Manifest
-from trainer.stage_io import MODEL, Run, folder_files, save_model_folder
+from trainer.stage_io import MODEL, Run, folder_files
 from trainer.text import Codec
 
 

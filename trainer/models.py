@@ -37,12 +37,12 @@ from trainer.logprobs import (
     odd_logs,
     row_chunks,
 )
+from trainer.model_folder import save_model_folder
 from trainer.padded import Padded
 from trainer.products import quicken
 from trainer.records import write_atomic
 from trainer.sharding import hollow, in_one_pass, like, wanted
 from trainer.stack import Stack, pick_device
-from trainer.stage_io import save_model_folder
 
 BIAS = "reward_bias.json"
 

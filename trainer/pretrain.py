@@ -16,6 +16,7 @@ from trainer import distributed, losses
 from trainer.config import PretrainConfig
 from trainer.data import Check, batches_by_epoch, go_on, own_micro_batches, shuffled
 from trainer.errors import ConfigError, DataError
+from trainer.model_folder import save_model_folder
 from trainer.models import load_weights, trainable
 from trainer.objectives import Guess, Objective, batch_guesses, new_model, objective_of
 from trainer.pretrain_text import TokenStream, Windows, text_parent
@@ -31,7 +32,7 @@ from trainer.runtime import (
 )
 from trainer.sharding import copied
 from trainer.stack import pick_device
-from trainer.stage_io import MODEL, Run, folder_files, parent_of, save_model_folder, set_threads
+from trainer.stage_io import MODEL, Run, folder_files, parent_of, set_threads
 from trainer.text import Codec
 
 _VALID = "valid"  # in the key of the held-out windows' noise, where an epoch stands for the others

@@ -35,8 +35,8 @@ from trainer import distributed
 from trainer.config import PPOConfig
 from trainer.errors import DiskFull, ServerError
 from trainer.generate import Generated
+from trainer.model_folder import save_model_folder
 from trainer.rollout import Sampling
-from trainer.stage_io import save_model_folder
 from trainer.text import Codec
 
 _LOOK = 0.25  # seconds between two calls of ``check`` while the server works

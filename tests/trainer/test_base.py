@@ -20,8 +20,9 @@ from tests.trainer.tiny import build_tiny
 from trainer.__main__ import main
 from trainer.base import find_source
 from trainer.errors import DiskFull, FolderBusy, ModelError, Stopped, TrainerError
+from trainer.model_folder import save_model_folder
 from trainer.records import SCHEMA_VERSION, Manifest, read_manifest
-from trainer.stage_io import Run, folder_files, open_run, parent_of, save_model_folder
+from trainer.stage_io import Run, folder_files, open_run, parent_of
 from trainer.text import Codec
 
 ROOT = Path(__file__).parents[2]
