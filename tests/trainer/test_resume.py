@@ -39,8 +39,9 @@ from trainer import (
     sft,
 )
 from trainer.__main__ import main
-from trainer.errors import Stopped
+from trainer.errors import ConfigError, Stopped
 from trainer.runtime import Optimiser
+from trainer.stage_io import open_run
 
 pytestmark = pytest.mark.slow
 
@@ -307,3 +308,19 @@ def test_a_stage_starts_without_what_only_takes_memory() -> None:
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "/nowhere.json" in ended.stderr
+
+
+def test_a_stop_that_a_library_takes_for_its_own_failure_is_a_stop(tmp_path: Path) -> None:
+    """As where the compiler is tried, whatever it raises."""
+
+    def ended() -> None:
+        with open_run(tmp_path) as run:
+            run.stop_at_once()
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except Exception:
+                raise ConfigError("torch.compile cannot make code") from None
+
+    with pytest.raises(Stopped):
+        ended()
+    assert json.loads((tmp_path / "error.json").read_text())["code"] == Stopped.exit_code
