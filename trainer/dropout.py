@@ -29,6 +29,7 @@ class Noise:
 
     def __init__(self, seed: int) -> None:
         self.seed, self.step = seed, 0
+        self.used = False  # whether a module drops by it: else no pass need be followed
         self._keys: Tensor | None = None  # int32, one of each token
 
     def follow(self, batch: Padded, places: Tensor | None = None) -> None:
@@ -82,6 +83,7 @@ class KeyedDropout(nn.Dropout):
     def __init__(self, rate: float, noise: Noise, place: int) -> None:
         super().__init__(rate)
         self.noise, self.keyed = noise, True
+        noise.used |= rate > 0
         self.place = torch.tensor(place << 32)  # a number would have code compiled for each place
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,16 +161,15 @@ def leave_repeated(model: nn.Module, run: Callable[[], Any]) -> None:
     """Leave those modules that a pass uses more than once, as ``run`` shows without dropout, the noise
     of torch's generator: keyed, they would drop the same each time (Phi, ALBERT).
     """
+    drops = [one for one in model.modules() if isinstance(one, KeyedDropout) and one.p > 0]
+    if not drops:
+        return
     uses: Counter[nn.Module] = Counter()
 
     def note(module: nn.Module, *_: Any) -> None:
         uses[module] += 1
 
-    hooks = [
-        module.register_forward_hook(note)
-        for module in model.modules()
-        if isinstance(module, KeyedDropout)
-    ]
+    hooks = [drop.register_forward_hook(note) for drop in drops]
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -178,8 +179,8 @@ def leave_repeated(model: nn.Module, run: Callable[[], Any]) -> None:
             module.training = mode
         for hook in hooks:
             hook.remove()
-    for module, count in uses.items():
-        module.keyed = count == 1  # type: ignore[assignment]
+    for drop in drops:
+        drop.keyed = uses[drop] <= 1
 
 
 def _has_place(block: nn.Module) -> bool:

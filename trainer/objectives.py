@@ -23,7 +23,7 @@ from transformers import (
 from trainer.config import ObjectiveName, Precision, PretrainConfig
 from trainer.dropout import Noise, leave_repeated, set_dropout
 from trainer.errors import ModelError
-from trainer.idle import idle_pass
+from trainer.idle import idle_pass, nothing
 from trainer.models import LanguageModel, equip
 from trainer.padded import Padded, pad
 from trainer.sharding import Idle, add_nothing, load_device, share_out, wanted
@@ -190,7 +190,7 @@ class MaskedModel:
         self.noise = Noise(seed)
         set_dropout(model, (), 0, self.noise)
         self._chooses = False
-        batch = pad([[0, 1]], 0, next(model.parameters()).device)
+        batch = nothing(next(model.parameters()).device)
         leave_repeated(model, lambda: self.logits(batch, batch.mask))
         self._chooses = self._try_choosing()
 
@@ -198,7 +198,7 @@ class MaskedModel:
         """[N, vocabulary] at the N tokens where ``asked`` [B, T] is true, row by row."""
         device = batch.ids.device
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
-        if self.model.training:
+        if self.model.training and self.noise.used:
             self.noise.follow(batch)
         with autocast(device, self._precision):
             if not self._chooses:

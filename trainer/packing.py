@@ -9,14 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from trainer.data import (
-    Check,
-    Example,
-    ExampleBatch,
-    batch_examples,
-    go_on,
-    own_micro_batches,
-)
+from trainer.data import Check, Example, ExampleBatch, batch_examples, go_on, own_micro_batches
 from trainer.padded import pad, pad_segments
 from trainer.sharding import Idle
 

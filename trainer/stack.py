@@ -129,8 +129,9 @@ class Stack:
 
     def set_dropout(self, rate: float, seed: int) -> tuple[str, ...]:
         """Dropout at ``rate`` on the branches of the blocks, as ``dropout.set_dropout`` says; notes."""
-        self.noise = Noise(seed)
-        notes = set_dropout(self.backbone, self._blocks, rate, self.noise)
+        noise = Noise(seed)
+        notes = set_dropout(self.backbone, self._blocks, rate, noise)
+        self.noise = noise if noise.used else None
         if self.frozen:  # modules before the blocks may be others now
             blocks = getattr(self._owner, self._name)
             self._before = [m for _, m in _children_before(self.backbone, blocks)]

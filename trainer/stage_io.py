@@ -24,14 +24,7 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 
 from trainer import distributed
-from trainer.errors import (
-    ConfigError,
-    DiskFull,
-    FolderBusy,
-    IntegrityError,
-    Stopped,
-    TrainerError,
-)
+from trainer.errors import ConfigError, DiskFull, FolderBusy, IntegrityError, Stopped, TrainerError
 from trainer.records import (
     MANIFEST,
     SCHEMA_VERSION,

@@ -9,7 +9,6 @@ cores in all at the full budget, 4 minutes with --budget small; ten minutes more
 taught the model yet.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from bench.learning.figures import between, equal_kl, over_items, over_runs, ver
 from bench.learning.policy import Cast, prompts_for, taught, teaching_of
 from bench.learning.units import Result, Unit, extent, run_units, settings_of_units
 from bench.measure import ROOT, stage
-from trainer.records import PromptRow, read_manifest
+from trainer.records import PromptRow, read_manifest, read_rows
 
 
 @dataclass(frozen=True)
@@ -161,16 +160,12 @@ def best_curve(out: Path) -> list[dict[str, Any]]:
     """The curve of a finished run of stage ``best``, with bootstrap intervals over prompts."""
     import torch
 
-    from trainer.best_of_n import SCORES
+    from trainer.best_of_n import SCORES, ScoredPrompt
     from trainer.losses import expected_best
 
     curve: list[dict[str, Any]] = read_manifest(out).metrics["curve"]  # type: ignore[assignment]
-    lines = [
-        json.loads(line)
-        for file in sorted(out.glob(f"chunks/*/{SCORES}"))
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
-    scores = torch.tensor([line["scores"] for line in lines])
+    files = sorted(out.glob(f"chunks/*/{SCORES}"))
+    scores = torch.tensor([row.scores for file in files for row in read_rows(file, ScoredPrompt)])
     for point in curve:
         found = over_items(expected_best(scores, point["n"]).tolist())
         point |= {"low": found.low, "high": found.high}

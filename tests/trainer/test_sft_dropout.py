@@ -146,6 +146,13 @@ def test_a_module_that_serves_both_branches_does_not_drop_the_same_twice() -> No
     assert 0.2 < float((found[0] == found[1]).float().mean()) < 0.8
 
 
+def test_where_nothing_is_dropped_no_pass_is_followed(tiny_llama: Path, tiny_gpt2: Path) -> None:
+    for folder, followed in ((tiny_llama, False), (tiny_gpt2, True)):
+        stack = load(folder).stack
+        stack.set_dropout(0, 1)
+        assert (stack.noise is not None) == followed
+
+
 def test_zero_leaves_the_models_own_setting(tiny_gpt2: Path) -> None:
     model = load(tiny_gpt2)
     model.stack.set_dropout(0, 1)
